@@ -1,0 +1,3 @@
+"""GRPO experiments with two separate gradients and a selectable conflict resolver."""
+
+__version__ = "0.1.0"
