@@ -1,12 +1,163 @@
+"""The command ``pcr-run``: compose, check, run one cell; ``-m`` hands a sweep to the launcher ``cells``.
+
+Imports nothing heavy: help, completion and every bad configuration answer without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
 import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from pcr_run import compose
+from pcr_run.check import check, check_directory
 from pcr_run.config import Config
-ConfigStore.instance().store(name="schema", node=Config)
-OmegaConf.register_new_resolver("config_hash", lambda *, _root_: "abc")
-OmegaConf.register_new_resolver("sweep_hash", lambda x: "abc")
-@hydra.main(config_path="pkg://pcr_run.conf", config_name="config", version_base="1.3")
-def job(c):
-    print(OmegaConf.to_object(c).task)
-def main():
-    job()
+from pcr_run.errors import ConfigError, Interrupted, RunError
+from pcr_run.report import result
+
+log = logging.getLogger("pcr_run")
+
+
+def main() -> int:
+    """Entry point of ``pcr-run``; the exit code is 0, 1 (failed), 2 (bad configuration) or 128 + signal."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(logging.Formatter("pcr-run: %(levelname)s: %(message)s"))
+    terminal.setLevel(logging.WARNING)
+    log.handlers = [terminal]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; they are shown below, in one line
+    _import_from_config_dir(sys.argv[1:])
+    compose.register()
+    try:
+        hydra.main(config_path="pkg://pcr_run.conf", config_name="config", version_base="1.3")(job)()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        return _say(error if isinstance(error, ConfigError) else compose.explain(error), 2)
+    except OSError as error:
+        return _say(f"{error.filename}: {error.strerror}; choose another directory with hydra.run.dir=...", 2)
+    except KeyboardInterrupt as error:
+        return _say("interrupted", 128 + getattr(error, "signal", signal.SIGINT))
+    return 0
+
+
+def job(composed: DictConfig) -> Any:
+    """One run. Ends the process with its exit code, or raises where a sweep of another launcher wants to know."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        cfg = compose.to_config(composed)
+        check(cfg)
+        check_directory(cfg, directory)
+        if cfg.dry_run:
+            from pcr_run.dry_run import show
+
+            show(cfg, directory)
+            return None
+        with _alone_in(directory), _logged(directory):
+            return _run(cfg, directory)
+    except ConfigError as error:
+        _leave(error, 2)
+    except RunError as error:
+        _leave(error, 1)
+    except Interrupted as error:
+        sys.exit(_say("interrupted; the same command goes on from the newest checkpoint", 128 + error.signal))
+    finally:
+        with contextlib.suppress(OSError):  # Hydra made it; keep it only with something inside
+            directory.rmdir()
+
+
+def _run(cfg: Config, directory: Path) -> dict[str, Any]:
+    """The run itself; what ends it early is in ``run.log`` with its traceback, in ``result.json`` with its reason."""
+    try:
+        from pcr_run.run import run
+
+        return run(cfg, directory)
+    except (ConfigError, RunError) as error:
+        log.debug("traceback", exc_info=True)
+        result.mark(directory, cfg, "failed", str(error))
+        raise
+    except KeyboardInterrupt as error:
+        number = getattr(error, "signal", signal.SIGINT)
+        result.mark(directory, cfg, "interrupted", f"signal {number}")
+        raise Interrupted(number) from error
+    except Exception as error:
+        log.debug("traceback", exc_info=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            reason = f"no space left for {error.filename or directory}; the last checkpoint is intact: free some space"
+            reason += " and give the same command again"
+            raise RunError(reason) from error
+        reason = f"{type(error).__name__}: {error}"
+        result.mark(directory, cfg, "failed", reason)
+        raise RunError(f"{reason} (traceback in {directory / 'run.log'})") from error
+
+
+def _leave(error: ConfigError | RunError, code: int) -> NoReturn:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise error
+    sys.exit(_say(error, code))
+
+
+def _say(message: object, code: int) -> int:
+    """Show why the command ends; returns its exit code."""
+    print(f"pcr-run: {'error: ' if code < 128 else ''}{message}", file=sys.stderr)
+    return code
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _import_from_config_dir(arguments: list[str]) -> None:
+    """A user's directory of YAML groups may hold the Python files that they name."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    directory = parser.parse_known_args(arguments)[0].config_dir
+    if directory is not None:
+        sys.path.insert(0, str(Path(directory).resolve()))
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Refuse a directory in which another process is running. The lock dies with its process."""
+    with (directory / ".lock").open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by worker processes, unlike flock
+        except (BlockingIOError, PermissionError) as error:
+            raise ConfigError("hydra.run.dir", f"another process is running in {directory}") from error
+        yield
+
+
+@contextlib.contextmanager
+def _logged(directory: Path) -> Iterator[None]:
+    """Everything that is logged also goes to ``run.log``, where it is appended."""
+    handler = logging.FileHandler(directory / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root, level = logging.getLogger(), log.level
+    root.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        log.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

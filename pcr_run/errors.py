@@ -1,4 +1,4 @@
-"""The errors that a user sees. ``ConfigError`` ends a run with exit code 2, ``RunError`` with exit code 1."""
+"""The errors that a user sees. Exit codes: ``ConfigError`` 2, ``RunError`` 1, ``Interrupted`` 128 + its signal."""
 
 
 class ConfigError(ValueError):
@@ -11,3 +11,11 @@ class ConfigError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot go on (full disk, non-finite gradients, dead worker); its last checkpoint is intact."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end. Like Ctrl-C it is no ``Exception``, so that nothing on the way swallows it."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"interrupted by signal {signal}")
+        self.signal = signal

@@ -1,0 +1,162 @@
+"""From Hydra's composed configuration to the typed one, and the names of directories that follow from it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from pcr_run.config import Config
+from pcr_run.errors import ConfigError
+
+FREE = ("resume", "dry_run", "tracker", "checkpoint")
+"""Top-level keys that do not change what a run computes: they may differ when it goes on."""
+
+
+def register() -> None:
+    """Make the schema and the resolvers of ``conf/config.yaml`` known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+
+
+def to_config(composed: DictConfig) -> Config:
+    """The typed configuration; raises ``ConfigError`` for what is missing, unknown or does not resolve."""
+    plain = _without_hydra(composed)
+    for key in _added(plain, Config, ""):
+        raise unknown_key(key)
+    try:
+        config = OmegaConf.to_object(plain)
+    except OmegaConfBaseException as error:
+        raise explain(error) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def to_dict(cfg: Config) -> dict[str, Any]:
+    """The configuration as plain nested dicts, as it stands in a run's ``config.yaml``."""
+    return OmegaConf.to_container(OmegaConf.structured(cfg))  # type: ignore[return-value]
+
+
+def explain(error: Exception) -> ConfigError:
+    """One message that names the key, from an error of Hydra or OmegaConf."""
+    causes = list(_chain(error))
+    for cause in causes:
+        key = str(getattr(cause, "full_key", None) or "")
+        problem = str(getattr(cause, "msg", None) or cause).splitlines()[0] if str(cause) else ""
+        match cause:
+            case InterpolationKeyError():
+                return ConfigError("configuration" if key.startswith("hydra.") else key, problem)
+            case ConfigAttributeError() | ConfigKeyError():
+                return unknown_key(key)
+            case ValidationError() if key:
+                return ConfigError(key, problem)
+            case MissingMandatoryValue():
+                return ConfigError(key or "configuration", "no value; choose its group or set it")
+    message = str(error).strip()
+    message = message.split("\nConfig search path:")[0].split("\nSee https://hydra.cc")[0]
+    group = re.search(r"Could not find '([\w/@.-]+)/([^/']+)'", message)
+    if group:
+        options = message.partition("Available options in")[2].split("\n\t")[1:]
+        return ConfigError(group[1], no_such(group[2], [option.strip() for option in options]))
+    return ConfigError("command line", message)
+
+
+def unknown_key(key: str) -> ConfigError:
+    """The error for a key that the schema does not have."""
+    known = list(_keys(Config, ""))
+    parent = key.rpartition(".")[0]
+    if parent in known and not any(name.startswith(parent + ".") for name in known):
+        return ConfigError(key, f"not set in {parent}; a new entry there takes a plus: +{key}=...")
+    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"right: {', '.join(siblings or known)}"
+    return ConfigError(key, f"no such key; {hint}")
+
+
+def no_such(value: object, right: list[str]) -> str:
+    """``'kl3' is not known; did you mean k3? Right: k1, k2, k3``."""
+    close = difflib.get_close_matches(str(value), right, n=1)
+    return f"{value!r} is not known; {f'did you mean {close[0]}? Right' if close else 'right'}: {', '.join(right)}"
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that tell apart two configurations that compute different things."""
+    computed = {key: value for key, value in config.items() if key not in FREE}
+    return hashlib.sha256(json.dumps(computed, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """A run's directory: readable, the same for the same configuration, another one for any other."""
+    config: Any = OmegaConf.to_container(_without_hydra(_root_), resolve=True)
+    first = [config["task"]["name"], config["resolver"]["name"], f"seed{config['seed']}"]
+    rest = []
+    for key, value in _overrides(_root_.hydra.overrides.task):
+        if key not in ("task", "resolver", "seed"):
+            rest.append(f"{re.split(r'[./@]', key)[-1]}{value.rsplit('/', 1)[-1]}")
+    readable = re.sub(r"[^\w.-]+", "-", "-".join(first + rest))[:80].rstrip("-")
+    return f"{readable}-{fingerprint(config)}"
+
+
+def sweep_name(*, _root_: DictConfig) -> str:
+    """A sweep's directory: names what varies; the same command gives the same one."""
+    parser = OverridesParser.create()
+    params = {key: f"{key}={value}" for key, value in (_root_.hydra.sweeper.get("params") or {}).items()}
+    given = dict(_overrides([*params.values(), *_root_.hydra.overrides.task]))
+    varied = [key for key, value in given.items() if parser.parse_override(f"{key}={value}").is_sweep_override()]
+    readable = re.sub(r"[^\w.-]+", "-", "-".join(["sweep", *varied]))[:80]
+    return f"{readable}-{fingerprint({'config': _root_.hydra.job.config_name, 'given': given})}"
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    plain = composed.copy()
+    OmegaConf.set_struct(plain, False)
+    plain.pop("hydra", None)
+    return plain
+
+
+def _overrides(overrides: Any) -> Iterator[tuple[str, str]]:
+    """(key, value) of the overrides that change what a run computes, sorted by key."""
+    pairs = (override.lstrip("+~").partition("=")[::2] for override in overrides)
+    return iter(sorted((key, value) for key, value in pairs if re.split(r"[./@]", key)[0] not in FREE))
+
+
+def _keys(schema: Any, prefix: str) -> Iterator[str]:
+    """Every dotted key of a dataclass, without those inside free-form dicts."""
+    for entry in fields(schema):
+        yield prefix + entry.name
+        inner = entry.default_factory
+        if is_dataclass(inner):
+            yield from _keys(inner, f"{prefix}{entry.name}.")
+
+
+def _added(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
+    """Keys that ``+key=value`` put beside those of the schema."""
+    known = {entry.name: entry.default_factory for entry in fields(schema)}
+    for key in node:
+        if key not in known:
+            yield f"{prefix}{key}"
+        elif is_dataclass(known[str(key)]) and not OmegaConf.is_missing(node, key):
+            yield from _added(node[key], known[str(key)], f"{prefix}{key}.")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

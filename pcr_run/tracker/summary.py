@@ -1,0 +1,41 @@
+"""The table at the end of a run, read from its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(result: Mapping[str, Any], directory: Path, console: Console | None = None) -> None:
+    """Print scores before and after with the difference and its standard error, retention, time and place.
+
+    ``result`` is what stands in result.json; the trained task comes first, the others are what was retained.
+    """
+    console = console or Console(highlight=False)
+    table = Table(title=f"{result['task']} with {result['resolver']}, seed {result['seed']}", title_justify="left")
+    for name in ("", "before", "after", "difference"):
+        table.add_column(name, justify="left" if not name else "right")
+    scores = result.get("scores", {})
+    for task in sorted(scores, key=lambda name: name != result["task"]):
+        score = scores[task]
+        before, after = score["before"], score["after"]
+        label = f"{task} Pass@1" + ("" if task == result["task"] else " (not trained)")
+        change = f"{100 * score['difference']:+.1f} ± {100 * score['stderr']:.1f}"
+        table.add_row(label, f"{100 * before['pass@1']:.1f}%", f"{100 * after['pass@1']:.1f}%", change)
+    if perplexity := result.get("perplexity"):
+        before, after = perplexity["before"], perplexity["after"]
+        table.add_row("perplexity", f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+    console.print(table)
+    if scores:
+        after = scores[result["task"]]["after"]
+        how = f"{after['questions']} questions x {after['n']} samples at temperature {after['temperature']:g}"
+        console.print(f"Pass@1 over {how}; ± is the standard error, questions as clusters.", soft_wrap=True)
+    seconds = result.get("seconds", {})
+    if seconds:
+        phases = "  ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
+        console.print(f"seconds: {phases}", soft_wrap=True)
+    console.print(f"run: {directory}", soft_wrap=True)
