@@ -82,6 +82,7 @@ def job(composed: DictConfig) -> Any:
 
 def _run(cfg: Config, directory: Path) -> dict[str, Any]:
     """The run itself; what ends it early is in ``run.log`` with its traceback, in ``result.json`` with its reason."""
+    result.save_config(directory, cfg)
     try:
         from pcr_run.run import run
 

@@ -149,11 +149,11 @@ def _keys(schema: Any, prefix: str) -> Iterator[str]:
 def _added(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
     """Keys that ``+key=value`` put beside those of the schema."""
     known = {entry.name: entry.default_factory for entry in fields(schema)}
-    for key in node:
+    for key in map(str, node):
         if key not in known:
             yield f"{prefix}{key}"
-        elif is_dataclass(known[str(key)]) and not OmegaConf.is_missing(node, key):
-            yield from _added(node[key], known[str(key)], f"{prefix}{key}.")
+        elif is_dataclass(known[key]) and not OmegaConf.is_missing(node, key):
+            yield from _added(node[key], known[key], f"{prefix}{key}.")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

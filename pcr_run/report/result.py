@@ -1,4 +1,4 @@
-"""``result.json``: how a run ended."""
+"""The files of a run directory that say what was run (``config.yaml``) and how it ended (``result.json``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from pcr_run.compose import to_dict
 from pcr_run.config import Config
 
 
@@ -20,13 +23,21 @@ def read(directory: Path) -> dict[str, Any]:
 
 def write(directory: Path, result: dict[str, Any]) -> None:
     """Write it whole or not at all."""
-    path = directory / "result.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(path)
+    _replace(directory / "result.json", json.dumps(result, indent=2) + "\n")
+
+
+def save_config(directory: Path, cfg: Config) -> None:
+    """Write the resolved configuration: from here on the directory belongs to it."""
+    _replace(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(cfg))))
 
 
 def mark(directory: Path, cfg: Config, status: str, reason: str) -> None:
     """Record that a run ended early, beside what it had already found out."""
     who = {"task": cfg.task.name, "resolver": cfg.resolver.name, "seed": cfg.seed, "steps": cfg.steps}
     write(directory, {**who, **read(directory), "status": status, "reason": reason})
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
