@@ -1,14 +1,188 @@
-from dataclasses import dataclass
+"""Hydra launcher ``cells``: the default of ``pcr-run -m``. Every cell of a sweep is a fresh process.
+
+All cells are checked before the first starts; complete ones are skipped, so the same command continues a sweep; a failed
+one is reported and the others go on. Hydra imports this module at each start: what is heavy is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from pcr_run.config import Config
+from pcr_run.errors import ConfigError, Interrupted
+
+
 @dataclass
 class CellsConf:
+    """Options of the launcher: ``hydra.launcher.parallel=2 hydra.launcher.gpus=[0,1]``."""
+
     _target_: str = "hydra_plugins.pcr_cells.CellsLauncher"
-    parallel: int = 1
+    parallel: int | None = None  # cells at a time; null = one for each GPU of the list, else 1
+    gpus: list[Any] = field(
+        default_factory=list
+    )  # dealt out one a cell through CUDA_VISIBLE_DEVICES; empty = leave as is
+
+
 ConfigStore.instance().store(group="hydra/launcher", name="cells", node=CellsConf, provider="pcr_run")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a sweep: what it overrides, the configuration this gives, its directory."""
+
+    overrides: tuple[str, ...]
+    cfg: Config
+    directory: Path
+
+
 class CellsLauncher(Launcher):
-    def __init__(self, parallel: int): self.parallel = parallel
-    def setup(self, *, hydra_context, task_function, config): self.config=config; self.ctx=hydra_context
-    def launch(self, job_overrides, initial_job_idx):
-        print("LAUNCH", job_overrides, self.config.hydra.sweep.dir, self.parallel)
-        return []
+    """Runs the cells of a sweep, then writes and prints its summary."""
+
+    def __init__(self, parallel: int | None, gpus: Sequence[Any]) -> None:
+        if parallel is not None and parallel < 1:
+            raise ConfigError("hydra.launcher.parallel", f"{parallel} is out of range; right is a number of at least 1")
+        self.gpus = [str(gpu) for gpu in gpus]
+        self.parallel = parallel or len(self.gpus) or 1
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra with the configuration of the sweep as a whole."""
+        self.hydra_context, self.config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the cells; ends the process with exit code 1 or 2 when some failed."""
+        from pcr_run.report import result, summary
+
+        self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
+        cells = self._checked(job_overrides)
+        if cells[0].cfg.dry_run:
+            from pcr_run import dry_run
+
+            dry_run.show(cells[0].cfg, cells[0].directory)
+            dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
+            return [_returned(cell, None) for cell in cells]
+        codes = {}
+        try:
+            for cell, code in self._run(cells):
+                codes[cell.directory] = code
+        finally:
+            summary.show(self.sweep)
+        if any(codes.values()):
+            sys.exit(2 if set(codes.values()) == {2} else 1)
+        return [_returned(cell, result.read(cell.directory)) for cell in cells]
+
+    def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
+        """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""
+        from pcr_run.check import check, check_directory, writable
+        from pcr_run.compose import to_config
+
+        cells: dict[Path, Cell] = {}
+        for overrides in job_overrides:
+            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            try:
+                cfg = to_config(composed)
+                check(cfg)
+                directory = self.sweep / str(composed.hydra.sweep.subdir)
+                check_directory(cfg, directory)
+            except ConfigError as error:
+                cell = " ".join(filter_overrides(overrides))
+                raise ConfigError(error.key, f"{error.problem} (in the cell {cell}; no cell was started)") from error
+            cells[directory] = Cell(tuple(overrides), cfg, directory)
+        writable(self.sweep, "hydra.sweep.dir")
+        return list(cells.values())
+
+    def _run(self, cells: list[Cell]) -> Iterator[tuple[Cell, int]]:
+        """Run what is not complete, ``parallel`` at a time; yields (cell, exit code) as they end."""
+        from pcr_run.report import result
+
+        todo = [cell for cell in cells if result.read(cell.directory).get("status") != "complete"]
+        print(f"sweep of {len(cells)} cells, {len(cells) - len(todo)} already complete: {self.sweep}", flush=True)
+        slots = deque(self.gpus[i % len(self.gpus)] if self.gpus else None for i in range(self.parallel))
+        waiting, running = deque(todo), dict[subprocess.Popen[bytes], tuple[Cell, str | None, float]]()
+        try:
+            while waiting or running:
+                while waiting and slots:
+                    cell, gpu = waiting.popleft(), slots.popleft()
+                    print(f"[{cells.index(cell) + 1}/{len(cells)}] {cell.directory.name}: started", flush=True)
+                    running[self._start(cell, gpu)] = cell, gpu, time.monotonic()
+                for process in [process for process in running if process.poll() is not None]:
+                    cell, gpu, began = running.pop(process)
+                    slots.append(gpu)
+                    how = f"{_outcome(cell, process.returncode)}, {time.monotonic() - began:.0f} s"
+                    print(f"[{cells.index(cell) + 1}/{len(cells)}] {cell.directory.name}: {how}", flush=True)
+                    yield cell, process.returncode
+                time.sleep(0.05)
+        except KeyboardInterrupt as interrupt:
+            _stop(list(running), getattr(interrupt, "signal", signal.SIGINT))
+            raise
+
+    def _start(self, cell: Cell, gpu: str | None) -> subprocess.Popen[bytes]:
+        """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write to ``console.log``."""
+        hydra = self.config.hydra
+        command = [sys.executable, "-P", "-m", "pcr_run.cli", "--config-name", hydra.job.config_name]
+        for source in hydra.runtime.config_sources:
+            if source.provider == "command-line":
+                command += ["--config-dir", source.path]
+        own = {"hydra.mode": "RUN", "hydra.run.dir": str(cell.directory)}
+        if cell.cfg.tracker.wandb.group is None:
+            own["tracker.wandb.group"] = self.sweep.name
+        command += [*hydra.overrides.hydra, *cell.overrides, *(f"{key}={_quoted(value)}" for key, value in own.items())]
+        environment = dict(os.environ)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        elif self.parallel > 1:
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.parallel)))
+        if self.parallel == 1:
+            return subprocess.Popen(command, env=environment, process_group=0)
+        cell.directory.mkdir(parents=True, exist_ok=True)
+        with (cell.directory / "console.log").open("ab") as console:
+            return subprocess.Popen(command, env=environment, process_group=0, stdout=console, stderr=console)
+
+
+def _outcome(cell: Cell, code: int) -> str:
+    """How a cell ended, for its status line; a process that could not say why itself gets a result that does."""
+    from pcr_run.report import result
+
+    if code == 0:
+        return "complete"
+    if code < 0:
+        result.mark(cell.directory, cell.cfg, "failed", f"killed by {signal.Signals(-code).name}")
+    found = result.read(cell.directory)
+    return f"{found.get('status', 'failed')}: {found.get('reason', f'exit code {code}')}"
+
+
+def _stop(processes: list[subprocess.Popen[bytes]], number: int) -> None:
+    """Pass a signal on and wait; further signals are passed on as well."""
+    while any(process.poll() is None for process in processes):
+        try:
+            for process in processes:
+                process.send_signal(number)
+            for process in processes:
+                process.wait()
+        except Interrupted as again:
+            number = again.signal
+
+
+def _quoted(value: str) -> str:
+    """A string in Hydra's override grammar."""
+    return "'" + value.replace("'", "\\'") + "'"
+
+
+def _returned(cell: Cell, value: Any) -> JobReturn:
+    returned = JobReturn(overrides=cell.overrides, status=JobStatus.COMPLETED)
+    returned.return_value = value
+    return returned

@@ -105,7 +105,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learner.microbatch": _COUNT,
     "learner.max_nonfinite": _COUNT,
     "evaluation.every": _at_least(0),
-    "evaluation.n": _COUNT,
+    "evaluation.n": _at_least(0),
     "evaluation.temperature": _at_least(0),
     "evaluation.top_p": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
     "evaluation.max_new_tokens": _COUNT,
@@ -116,7 +116,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Keys with a range: the test and what would be right. ``null``, where the schema allows it, is not tested."""
 
-RUN_FILES = ("metrics.jsonl", "layers.jsonl", "rollouts.jsonl", "checkpoints", "result.json", "final", "env.json")
+RUN_FILES = (
+    *(f"{name}.jsonl" for name in ("metrics", "layers", "rollouts", "evaluations")),
+    *("checkpoints", "final", "result.json", "env.json"),
+)
 
 
 def check(cfg: Config) -> None:
@@ -146,17 +149,16 @@ def check_directory(cfg: Config, directory: Path) -> None:
         for name in RUN_FILES:
             if (directory / name).exists():
                 raise ConfigError("hydra.run.dir", f"{directory} holds {name} of something else; choose another one")
-    writable(directory)
 
 
-def writable(directory: Path) -> None:
-    """Raise ``ConfigError`` unless files can be made there."""
+def writable(directory: Path, key: str = "hydra.run.dir") -> None:
+    """Raise ``ConfigError`` for ``key`` unless files can be made in its directory."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         problem = f"cannot write in {directory} ({error.strerror}); choose another directory"
-        raise ConfigError("hydra.run.dir", problem) from error
+        raise ConfigError(key, problem) from error
 
 
 def get(cfg: Config, key: str) -> Any:
@@ -230,11 +232,9 @@ def _tasks(cfg: Config) -> Iterator[tuple[str, str]]:
         if not task.data.get("source"):
             yield f"{key}.data.source", "no value; name a module of pcr_run.task or module:function"
     if cfg.reward.name == "verifier" and cfg.reward.verifier != cfg.task.verifier:
-        gives, right = (
-            {"math": "answers, not tests", "sandbox": "tests, not answers"}[cfg.task.verifier],
-            cfg.task.verifier,
-        )
-        yield "reward.verifier", f"{cfg.reward.verifier}, but task {cfg.task.name} gives {gives}; right: {right}"
+        gives = "answers, not tests" if cfg.task.verifier == "math" else "tests, not answers"
+        problem = f"{cfg.reward.verifier}, but task {cfg.task.name} gives {gives}; right: {cfg.task.verifier}"
+        yield "reward.verifier", problem
 
 
 def _batch(cfg: Config) -> Iterator[tuple[str, str]]:

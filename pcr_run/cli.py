@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pcr_run import compose
-from pcr_run.check import check, check_directory
+from pcr_run.check import check, check_directory, writable
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError, Interrupted, RunError
 from pcr_run.report import result
@@ -49,7 +49,8 @@ def main() -> int:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return _say(error if isinstance(error, ConfigError) else compose.explain(error), 2)
     except OSError as error:
-        return _say(f"{error.filename}: {error.strerror}; choose another directory with hydra.run.dir=...", 2)
+        where = "hydra.run.dir (of a sweep: hydra.sweep.dir)"
+        return _say(f"{where}: cannot write {error.filename} ({error.strerror}); choose another directory", 2)
     except KeyboardInterrupt as error:
         return _say("interrupted", 128 + getattr(error, "signal", signal.SIGINT))
     return 0
@@ -62,6 +63,7 @@ def job(composed: DictConfig) -> Any:
         cfg = compose.to_config(composed)
         check(cfg)
         check_directory(cfg, directory)
+        writable(directory)
         if cfg.dry_run:
             from pcr_run.dry_run import show
 
@@ -82,8 +84,8 @@ def job(composed: DictConfig) -> Any:
 
 def _run(cfg: Config, directory: Path) -> dict[str, Any]:
     """The run itself; what ends it early is in ``run.log`` with its traceback, in ``result.json`` with its reason."""
-    result.save_config(directory, cfg)
     try:
+        result.save_config(directory, cfg)
         from pcr_run.run import run
 
         return run(cfg, directory)

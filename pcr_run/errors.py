@@ -6,7 +6,7 @@ class ConfigError(ValueError):
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}")
-        self.key = key
+        self.key, self.problem = key, problem
 
 
 class RunError(RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 
 from pcr_run.compose import to_dict
 from pcr_run.config import Config
+from pcr_run.tracker.records import finite
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def read(directory: Path) -> dict[str, Any]:
 
 def write(directory: Path, result: dict[str, Any]) -> None:
     """Write it whole or not at all."""
-    _replace(directory / "result.json", json.dumps(result, indent=2) + "\n")
+    _replace(directory / "result.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
 
 
 def save_config(directory: Path, cfg: Config) -> None:
@@ -34,7 +36,8 @@ def save_config(directory: Path, cfg: Config) -> None:
 def mark(directory: Path, cfg: Config, status: str, reason: str) -> None:
     """Record that a run ended early, beside what it had already found out."""
     who = {"task": cfg.task.name, "resolver": cfg.resolver.name, "seed": cfg.seed, "steps": cfg.steps}
-    write(directory, {**who, **read(directory), "status": status, "reason": reason})
+    with contextlib.suppress(OSError):  # a full disk must not hide the reason, which is shown and logged as well
+        write(directory, {**who, **read(directory), "status": status, "reason": reason})
 
 
 def _replace(path: Path, text: str) -> None:

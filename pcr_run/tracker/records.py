@@ -22,7 +22,7 @@ class Records:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a record; numbers that are not finite become null. Raises ``RunError`` when the disk is full."""
-        line = (json.dumps(_finite(record), allow_nan=False) + "\n").encode()
+        line = (json.dumps(finite(record), allow_nan=False) + "\n").encode()
         try:
             written = os.write(self._file, line)
         except OSError as error:
@@ -75,11 +75,12 @@ def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
     return found
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with null for numbers that are not finite, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     return value

@@ -1,0 +1,179 @@
+"""``summary.csv`` and ``summary.md`` of a sweep, from the cells on disk: task x resolver, intervals over seeds."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pcr_run.report.cells import Cell, load, varied
+from pcr_run.report.interval import mean_interval
+from pcr_run.tracker import records
+
+Row = dict[str, Any]
+Scores = Callable[[Cell], dict[str, Any]]
+
+NOTES = """\
+Pass@1 in %; ± is the half-width of a 95% t-interval. `over` says over what: the differences of the seeds, or, where there
+is one seed, of the questions of that run (each question's share of right samples). `to none` is Pass@1 after training
+minus that of `resolver=none`, paired by seed, or by question."""
+
+
+def show(directory: Path) -> None:
+    """Write both files and print the second."""
+    print(write(directory), end="")
+
+
+def write(directory: Path) -> str:
+    """Write ``summary.csv`` and ``summary.md`` into the directory; returns the text of the second."""
+    cells = load(directory)
+    keys = varied(cells)
+    rows = table(cells, keys)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (directory / "summary.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    text = markdown(directory.name, rows, [label(key) for key in keys])
+    (directory / "summary.md").write_text(text)
+    return text
+
+
+def label(key: str) -> str:
+    """The column of a varied key: its group where that is plain (``task``), else the key."""
+    return key.removesuffix(".name") if key in ("task.name", "resolver.name") else key
+
+
+def table(cells: Sequence[Cell], keys: Sequence[str]) -> list[Row]:
+    """A row for each combination of ``keys`` with its complete seeds, then one for each cell that is not complete."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(tuple(str(cell.config.get(key)) for key in keys), []).append(cell)
+    rows = []
+    for values, group in groups.items():
+        who = dict(zip(map(label, keys), values, strict=True))
+        complete = sorted((cell for cell in group if cell.complete), key=_seed)
+        if complete:
+            seeds = " ".join(str(_seed(cell)) for cell in complete)
+            plain = _plain_sum(values, keys, groups) if who["resolver"] != "none" else []
+            rows.append({**who, "seeds": seeds, "status": "complete", **_measured(complete, plain)})
+        for cell in group:
+            if not cell.complete:
+                rows.append({**who, "seeds": str(_seed(cell)), "status": "failed", "reason": cell.reason})
+    return sorted(rows, key=lambda row: row["status"] == "failed")
+
+
+def markdown(title: str, rows: Sequence[Row], keys: Sequence[str]) -> str:
+    """The rows as two aligned tables: scores, and what was retained and measured."""
+    scores, measured = [], []
+    for row in rows:
+        who = {key: row[key] for key in (*keys, "seeds")}
+        scores.append(
+            {
+                **who,
+                "before": _percent(row.get("before")),
+                "after": _percent(row.get("after")),
+                "difference": _percent(row.get("difference"), row.get("difference_ci95"), sign="+"),
+                "to none": _percent(row.get("to_none"), row.get("to_none_ci95"), sign="+"),
+                "over": row.get("interval_over", row.get("reason")),
+            }
+        )
+        if row["status"] == "complete":
+            others = {name: _percent(value, sign="+") for name, value in row.items() if name.endswith("_change")}
+            numbers = {
+                name: _number(row.get(name)) for name in ("perplexity_before", "perplexity_after", *MEANS, SHARE)
+            }
+            measured.append({**who, **others, **numbers, "seconds": f"{row['seconds']:.0f}"})
+    parts = [f"# {title}", _aligned(scores), NOTES]
+    if measured:
+        parts += ["## Retention and gradients", _aligned(measured)]
+        parts.append(
+            "`<task>_change`: Pass@1 of a task that was not trained; the others are means over steps and seeds."
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+MEANS = ("conflict_rate", "alpha", "cos_pla_sta", "cos_update_sta")
+SHARE = "share_cos_update_sta>=0"
+
+
+def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
+    """The numbers of cells that differ in nothing but their seed; ``plain`` are those of ``resolver=none``."""
+    task = cells[0].config["task.name"]
+    row: Row = {}
+    if all(task in cell.result.get("scores", {}) for cell in cells):
+        row["before"] = fmean(cell.result["scores"][task]["before"]["pass@1"] for cell in cells)
+        row["after"] = fmean(cell.result["scores"][task]["after"]["pass@1"] for cell in cells)
+        changes = [(_score(cell, task, "before"), _score(cell, task, "after")) for cell in cells]
+        row["difference"], row["difference_ci95"], row["interval_over"] = _paired(changes)
+        by_seed = {_seed(cell): cell for cell in plain if task in cell.result.get("scores", {})}
+        pairs = [(by_seed[_seed(cell)], cell) for cell in cells if _seed(cell) in by_seed]
+        if pairs:
+            after = [(_score(other, task, "after"), _score(cell, task, "after")) for other, cell in pairs]
+            row["to_none"], row["to_none_ci95"], _ = _paired(after)
+        for other in cells[0].result["scores"]:
+            if other != task:
+                row[f"{other}_change"] = fmean(cell.result["scores"][other]["difference"] for cell in cells)
+    if all("perplexity" in cell.result for cell in cells):
+        for when in ("before", "after"):
+            row[f"perplexity_{when}"] = fmean(cell.result["perplexity"][when] for cell in cells)
+    steps = [line for cell in cells for line in records.read(cell.directory / "metrics.jsonl")]
+    for name in MEANS:
+        if values := [line[name] for line in steps if line.get(name) is not None]:
+            row[name] = fmean(values)
+            if name == "cos_update_sta":
+                row[SHARE] = fmean(value >= 0 for value in values)
+    row["seconds"] = fmean(sum(cell.result.get("seconds", {}).values()) for cell in cells)
+    return row
+
+
+def _paired(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float | None, str]:
+    """Mean of second minus first, its half-width, and over what: seeds, or the questions of the only one."""
+    if len(pairs) > 1:
+        return *mean_interval([second["pass@1"] - first["pass@1"] for first, second in pairs]), f"{len(pairs)} seeds"
+    first, second = (score["per_question"] for score in pairs[0])
+    return *mean_interval([b - a for a, b in zip(first, second, strict=True)]), f"{len(first)} questions, one seed"
+
+
+def _plain_sum(values: Sequence[str], keys: Sequence[str], groups: dict[tuple[str, ...], list[Cell]]) -> list[Cell]:
+    """Complete cells of ``resolver=none`` that share all else, options of the resolver included where there are such."""
+    own = dict(zip(keys, values, strict=True))
+    found: list[tuple[int, list[Cell]]] = []
+    for theirs, cells in groups.items():
+        other = dict(zip(keys, theirs, strict=True))
+        different = [key for key in keys if own[key] != other[key]]
+        if other["resolver.name"] == "none" and all(key.split(".")[0] in ("resolver", "measure") for key in different):
+            found.append((len(different), [cell for cell in cells if cell.complete]))
+    return min(found, key=lambda pair: pair[0])[1] if found else []
+
+
+def _seed(cell: Cell) -> int:
+    return int(cell.config["seed"])
+
+
+def _score(cell: Cell, task: str, when: str) -> Row:
+    return cell.result["scores"][task][when]  # type: ignore[no-any-return]
+
+
+def _percent(value: float | None, half: float | None = None, sign: str = "") -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:{sign}.1f}" + (f" ± {100 * half:.1f}" if half is not None else "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _aligned(rows: Sequence[Row]) -> str:
+    """A markdown table that also reads well as plain text; columns without any value are left out."""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
+    lines = [names, *([str(row.get(name) or "").replace("|", "\\|") for name in names] for row in rows)]
+    lines = [[cell.replace("\n", " ") for cell in line] for line in lines]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
+    )
