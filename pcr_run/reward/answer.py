@@ -1,0 +1,55 @@
+"""What a response claims: the boxed answer, the last number, the program. Linear time on hostile text, no evaluation."""
+
+from __future__ import annotations
+
+import re
+
+TAIL = 65_536
+"""Characters at the end of a response that are searched for an answer; an answer stands at the end."""
+
+_BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])")
+
+
+def visible(response: str) -> str:
+    """The text after the last ``</think>``, without what an unclosed ``<think>`` hides."""
+    return response.rsplit("</think>", 1)[-1].split("<think>", 1)[0]
+
+
+def boxed(response: str) -> str | None:
+    r"""Content of the last balanced ``\boxed{...}`` of the visible text, None without one."""
+    text = visible(response)[-TAIL:]
+    opened: list[int] = []  # where the content of each open brace starts; negative for braces that are no box
+    last = (-1, -1)
+    for token in _BRACE.finditer(text):
+        if token[0] == "{":
+            opened.append(-1)
+        elif token[0] == "}":
+            start = opened.pop() if opened else -1
+            if start > last[0]:
+                last = (start, token.start())
+        elif token[0].startswith("\\boxed"):
+            opened.append(token.end())
+    return None if last[0] < 0 else text[last[0] : last[1]].strip()
+
+
+def last_number(response: str) -> str | None:
+    """The last plain number of the visible text, without thousands separators."""
+    numbers = _NUMBER.findall(visible(response)[-TAIL:])
+    return numbers[-1].replace(",", "") if numbers else None
+
+
+def program(response: str) -> str:
+    """The last fenced Python block of the visible text, else its last fenced block, else all of it."""
+    text = visible(response)
+    blocks = _FENCE.findall(text)
+    python = [body for tag, body in blocks if tag.strip().lower() in ("python", "py", "python3")]
+    if python or blocks:
+        return python[-1] if python else blocks[-1][1]
+    return text.strip("\n")
+
+
+def fenced(response: str) -> bool:
+    """Whether the visible text holds a closed code block."""
+    return _FENCE.search(visible(response)) is not None

@@ -1,0 +1,81 @@
+"""A worker process: reads jobs, one JSON line each, from standard input and answers each with one line.
+
+The kernel ends it when a check of an answer uses too much CPU time, whatever Python is doing at that moment.
+Run as ``python -m pcr_run.reward.worker``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict
+from typing import Any
+
+MEMORY = 4 << 30  # bytes of address space; SymPy and the tests need far less
+
+
+def check_answer(job: dict[str, Any]) -> dict[str, Any]:
+    """One math answer. The timer's signal is left at its default action, which ends this process."""
+    from pcr_run.reward.equality import equal
+
+    signal.setitimer(signal.ITIMER_PROF, job["seconds"])
+    try:
+        return {"verdict": equal(job["gold"], job["answer"])}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def run_program(job: dict[str, Any]) -> dict[str, Any]:
+    """One program with its tests, in a child of this process, so that no item sees what another one left behind."""
+    from pcr_run.config import SandboxConfig
+    from pcr_run.data import CodeTests
+    from pcr_run.reward.judge import judge
+
+    inbox, outbox = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            limits = SandboxConfig(**job["sandbox"])
+            signal.setitimer(signal.ITIMER_REAL, limits.wall_seconds + 5)
+            judged = judge(CodeTests(**job["tests"]), job["program"], limits, job["bwrap"], job["partial"])
+            os.write(outbox, json.dumps(asdict(judged)).encode())
+        except BaseException:  # the fork must not go on as a second worker
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(outbox)
+    with open(inbox, "rb") as pipe:  # noqa: PTH123
+        answer = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if answer:
+        return json.loads(answer)
+    if os.WIFSIGNALED(status):  # what the program returned was too much for the tests
+        return {"verdict": "stalled", "passed": 0.0, "detail": f"the tests were ended by signal {os.WTERMSIG(status)}"}
+    return {"verdict": "error", "passed": 0.0, "detail": "the tests ended without a verdict"}
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    jobs = os.fdopen(os.dup(0), "r")
+    answers = os.fdopen(os.dup(1), "w")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    kinds = {"math": check_answer, "code": run_program}
+    for line in jobs:
+        job = json.loads(line)
+        start = time.monotonic()
+        answer = kinds[job.pop("kind")](job)
+        answers.write(json.dumps({**answer, "seconds": time.monotonic() - start}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

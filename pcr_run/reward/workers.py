@@ -1,0 +1,116 @@
+"""A pool of worker processes that are owned, watched and, when a job outlives its limit, killed and replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pcr_run
+
+ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TZ")
+"""All that a worker gets of the environment: no token, no home."""
+
+
+class _Worker:
+    """One process, the leader of its own process group, with at most one job."""
+
+    def __init__(self) -> None:
+        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        root = str(Path(pcr_run.__file__).parent.parent)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pcr_run.reward.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd="/",
+            env={**environment, "PYTHONPATH": root, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0"},
+            start_new_session=True,
+        )
+        self.job = -1
+        self.deadline = 0.0
+        self.answer = b""
+
+    @property
+    def out(self) -> int:
+        assert self.process.stdout is not None
+        return self.process.stdout.fileno()
+
+    def send(self, number: int, job: dict[str, Any], seconds: float) -> None:
+        """Hand over a job; an idle worker reads it at once."""
+        assert self.process.stdin is not None
+        self.job, self.answer, self.deadline = number, b"", time.monotonic() + seconds
+        self.process.stdin.write(json.dumps(job).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """End the whole group and reap it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+class Pool:
+    """``size`` workers, started when first needed."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+
+    def map(self, jobs: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any] | None]:
+        """An answer a job, in order; None for a job whose worker died or was killed after ``seconds`` (wall clock)."""
+        answers: list[dict[str, Any] | None] = [None] * len(jobs)
+        waiting = list(range(len(jobs)))[::-1]
+        with selectors.DefaultSelector() as selector:
+            while waiting or self._busy:
+                while waiting and len(self._busy) < self.size:
+                    self._start(waiting.pop(), jobs, seconds, selector)
+                now = time.monotonic()
+                ready = {key.fd for key, _ in selector.select(max(0, min(w.deadline for w in self._busy) - now))}
+                for worker in list(self._busy):
+                    if worker.out in ready:
+                        part = os.read(worker.out, 1 << 16)
+                        worker.answer += part
+                        if part and not part.endswith(b"\n"):
+                            continue
+                        if part:
+                            answers[worker.job] = json.loads(worker.answer)
+                    elif time.monotonic() < worker.deadline:
+                        continue
+                    selector.unregister(worker.out)
+                    self._busy.remove(worker)
+                    if answers[worker.job] is None:
+                        worker.kill()
+                    else:
+                        self._idle.append(worker)
+        return answers
+
+    def _start(self, number: int, jobs: Sequence[dict[str, Any]], seconds: float, selector: Any) -> None:
+        while True:
+            worker = self._idle.pop() if self._idle else _Worker()
+            try:
+                worker.send(number, jobs[number], seconds)
+            except BrokenPipeError:  # it died while it was idle
+                worker.kill()
+                continue
+            self._busy.append(worker)
+            selector.register(worker.out, selectors.EVENT_READ)
+            return
+
+    def close(self) -> None:
+        """Kill all workers."""
+        for worker in self._idle + self._busy:
+            worker.kill()
+        self._idle, self._busy = [], []
