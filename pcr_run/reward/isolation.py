@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from pcr_run.config import SandboxConfig
@@ -50,9 +51,9 @@ def guest_command(inbox: int, outbox: int) -> list[str]:
 
 def limit_resources(limits: SandboxConfig) -> None:
     """Resource limits of the process that calls this and of what it starts."""
-    cpu = math.ceil(limits.seconds)
     values = {
-        resource.RLIMIT_CPU: cpu,  # soft = hard: SIGKILL, which no program can catch
+        # Soft = hard: SIGKILL, which no program can catch. The judge ends it sooner, exactly at the limit.
+        resource.RLIMIT_CPU: math.floor(limits.seconds) + 1,
         resource.RLIMIT_AS: limits.memory_mb * MIB,
         resource.RLIMIT_FSIZE: limits.file_mb * MIB,
         resource.RLIMIT_CORE: 0,
@@ -125,6 +126,15 @@ class Process:
         text = os.read(self._info, 4096)
         self._pid = json.loads(text)["child-pid"]
         self._handle = os.pidfd_open(self._pid)
+
+    def cpu(self) -> float:
+        """CPU seconds used so far; 0 before it is watched and once it has ended."""
+        if not self._pid:
+            return 0.0
+        try:
+            return time.clock_gettime((~self._pid << 3) | 2)  # the clock of another process, see clock_getcpuclockid(3)
+        except OSError:
+            return 0.0
 
     def close(self) -> float:
         """Kill whatever is left and return the CPU seconds that were used."""

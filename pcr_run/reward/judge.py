@@ -47,10 +47,11 @@ class CandidateError(Exception):
 class Guest:
     """The candidate as a function. Lists, dicts and sets among the arguments are changed as the candidate does."""
 
-    def __init__(self, process: Process, deadline: float) -> None:
+    def __init__(self, process: Process, limits: SandboxConfig) -> None:
         self.ended: Ended | None = None
         self._process = process
-        self._deadline = deadline
+        self._seconds = limits.seconds
+        self._deadline = time.monotonic() + limits.wall_seconds
 
     def load(self, source: str, entry_point: str | None) -> None:
         """Define the candidate; raises Ended when that fails."""
@@ -119,9 +120,15 @@ class Guest:
         return bytes(data)
 
     def _wait(self, readable: list[int], writable: list[int]) -> None:
-        left = self._deadline - time.monotonic()
-        if left <= 0 or not any(select.select(readable, writable, [], left)):
-            raise self._end("stalled", "the wall clock ran out")
+        while True:
+            cpu = self._seconds - self._process.cpu()
+            if cpu <= 0:
+                raise self._end("timeout", f"used {self._seconds} s of CPU time")
+            wall = self._deadline - time.monotonic()
+            if wall <= 0:
+                raise self._end("stalled", "the wall clock ran out")
+            if any(select.select(readable, writable, [], min(wall, cpu + 0.001))):
+                return
 
 
 def _exception(what: Any) -> Exception:
@@ -146,7 +153,7 @@ def judge(tests: CodeTests, program: str, limits: SandboxConfig, bwrap: str, par
 def _functions(tests: CodeTests, source: str, limits: SandboxConfig, bwrap: str, partial: bool) -> Judged:
     assert tests.entry_point is not None
     process = Process(bwrap, limits)
-    guest = Guest(process, time.monotonic() + limits.wall_seconds)
+    guest = Guest(process, limits)
     passed, detail, ended = 0, "", None
     try:
         guest.load(source, tests.entry_point)
