@@ -1,10 +1,9 @@
 """Hydra launcher ``cells``: the default of ``pcr-run -m``. Every cell of a sweep is a fresh process.
 
-All cells are checked before the first starts; complete ones are skipped, so the same command continues a sweep; a failed
-one is reported and the others go on. Hydra imports this module at each start: what is heavy is imported where it is used.
+All cells are checked before the first starts; complete ones are skipped, so the same command continues a sweep; a
+failed one is reported and the others go on. Hydra imports this module at each start: what is heavy is imported where it
+is used. It does so outside of sys.modules, where dataclasses cannot resolve postponed annotations: there are none here.
 """
-
-from __future__ import annotations
 
 import os
 import signal
@@ -32,10 +31,8 @@ class CellsConf:
     """Options of the launcher: ``hydra.launcher.parallel=2 hydra.launcher.gpus=[0,1]``."""
 
     _target_: str = "hydra_plugins.pcr_cells.CellsLauncher"
-    parallel: int | None = None  # cells at a time; null = one for each GPU of the list, else 1
-    gpus: list[Any] = field(
-        default_factory=list
-    )  # dealt out one a cell through CUDA_VISIBLE_DEVICES; empty = leave as is
+    parallel: int | None = None  # cells at a time; null = one for each GPU in the list, else 1
+    gpus: list[Any] = field(default_factory=list)  # one a cell, by CUDA_VISIBLE_DEVICES; empty = left as is
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="cells", node=CellsConf, provider="pcr_run")
@@ -131,7 +128,7 @@ class CellsLauncher(Launcher):
             raise
 
     def _start(self, cell: Cell, gpu: str | None) -> subprocess.Popen[bytes]:
-        """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write to ``console.log``."""
+        """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write ``console.log``."""
         hydra = self.config.hydra
         command = [sys.executable, "-P", "-m", "pcr_run.cli", "--config-name", hydra.job.config_name]
         for source in hydra.runtime.config_sources:

@@ -25,15 +25,12 @@ class Cell:
     @property
     def complete(self) -> bool:
         """Whether it ran to its end."""
-        return self.result.get("status") == "complete"
+        return self.status == "complete"
 
     @property
-    def reason(self) -> str:
-        """Why it is not complete."""
-        status = self.result.get("status", "not started")
-        if status == "running":
-            return "running, or killed: no result yet"
-        return f"{status}: {self.result.get('reason') or 'see run.log'}"
+    def status(self) -> str:
+        """``complete``, ``failed``, ``interrupted``, ``running`` (or killed outright) or ``not started``."""
+        return str(self.result.get("status", "not started"))
 
 
 def load(directory: Path) -> list[Cell]:

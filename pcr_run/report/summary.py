@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,12 +13,15 @@ from pcr_run.report.interval import mean_interval
 from pcr_run.tracker import records
 
 Row = dict[str, Any]
-Scores = Callable[[Cell], dict[str, Any]]
+
+MEANS = ("conflict_rate", "alpha", "cos_pla_sta", "cos_update_sta")
+SHARE = "share_cos_update_sta>=0"
+NUMBERS = ("perplexity_before", "perplexity_after", *MEANS, SHARE)
 
 NOTES = """\
-Pass@1 in %; ± is the half-width of a 95% t-interval. `over` says over what: the differences of the seeds, or, where there
-is one seed, of the questions of that run (each question's share of right samples). `to none` is Pass@1 after training
-minus that of `resolver=none`, paired by seed, or by question."""
+Pass@1 in %; ± is the half-width of a 95% t-interval. `over` says over what: the differences of the seeds, or, where
+there is one seed, of the questions of that run (each question's share of right samples). `to none` is Pass@1 after
+training minus that of `resolver=none`, paired by seed, or by question."""
 
 
 def show(directory: Path) -> None:
@@ -31,7 +34,7 @@ def write(directory: Path) -> str:
     cells = load(directory)
     keys = varied(cells)
     rows = table(cells, keys)
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = dict.fromkeys(name for row in rows for name in row)
     with (directory / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
@@ -61,8 +64,9 @@ def table(cells: Sequence[Cell], keys: Sequence[str]) -> list[Row]:
             rows.append({**who, "seeds": seeds, "status": "complete", **_measured(complete, plain)})
         for cell in group:
             if not cell.complete:
-                rows.append({**who, "seeds": str(_seed(cell)), "status": "failed", "reason": cell.reason})
-    return sorted(rows, key=lambda row: row["status"] == "failed")
+                reason = cell.result.get("reason") or "no result; see run.log"
+                rows.append({**who, "seeds": str(_seed(cell)), "status": cell.status, "reason": reason})
+    return sorted(rows, key=lambda row: row["status"] != "complete")
 
 
 def markdown(title: str, rows: Sequence[Row], keys: Sequence[str]) -> str:
@@ -77,26 +81,20 @@ def markdown(title: str, rows: Sequence[Row], keys: Sequence[str]) -> str:
                 "after": _percent(row.get("after")),
                 "difference": _percent(row.get("difference"), row.get("difference_ci95"), sign="+"),
                 "to none": _percent(row.get("to_none"), row.get("to_none_ci95"), sign="+"),
-                "over": row.get("interval_over", row.get("reason")),
+                "over": row.get("interval_over")
+                if row["status"] == "complete"
+                else f"{row['status']}: {row['reason']}"[:80],
             }
         )
         if row["status"] == "complete":
             others = {name: _percent(value, sign="+") for name, value in row.items() if name.endswith("_change")}
-            numbers = {
-                name: _number(row.get(name)) for name in ("perplexity_before", "perplexity_after", *MEANS, SHARE)
-            }
+            numbers = {name: _number(row.get(name)) for name in NUMBERS}
             measured.append({**who, **others, **numbers, "seconds": f"{row['seconds']:.0f}"})
     parts = [f"# {title}", _aligned(scores), NOTES]
     if measured:
         parts += ["## Retention and gradients", _aligned(measured)]
-        parts.append(
-            "`<task>_change`: Pass@1 of a task that was not trained; the others are means over steps and seeds."
-        )
+        parts.append("`<task>_change`: Pass@1 of a task that was not trained; the rest are means over steps and seeds.")
     return "\n\n".join(parts) + "\n"
-
-
-MEANS = ("conflict_rate", "alpha", "cos_pla_sta", "cos_update_sta")
-SHARE = "share_cos_update_sta>=0"
 
 
 def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
@@ -112,7 +110,7 @@ def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
         pairs = [(by_seed[_seed(cell)], cell) for cell in cells if _seed(cell) in by_seed]
         if pairs:
             after = [(_score(other, task, "after"), _score(cell, task, "after")) for other, cell in pairs]
-            row["to_none"], row["to_none_ci95"], _ = _paired(after)
+            row["to_none"], row["to_none_ci95"], row["to_none_over"] = _paired(after)
         for other in cells[0].result["scores"]:
             if other != task:
                 row[f"{other}_change"] = fmean(cell.result["scores"][other]["difference"] for cell in cells)
@@ -138,7 +136,7 @@ def _paired(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float | None, str]
 
 
 def _plain_sum(values: Sequence[str], keys: Sequence[str], groups: dict[tuple[str, ...], list[Cell]]) -> list[Cell]:
-    """Complete cells of ``resolver=none`` that share all else, options of the resolver included where there are such."""
+    """Complete cells of ``resolver=none`` that share all else; of the resolver's options as many as there are."""
     own = dict(zip(keys, values, strict=True))
     found: list[tuple[int, list[Cell]]] = []
     for theirs, cells in groups.items():
@@ -154,7 +152,7 @@ def _seed(cell: Cell) -> int:
 
 
 def _score(cell: Cell, task: str, when: str) -> Row:
-    return cell.result["scores"][task][when]  # type: ignore[no-any-return]
+    return cell.result["scores"][task][when]
 
 
 def _percent(value: float | None, half: float | None = None, sign: str = "") -> str:

@@ -1,0 +1,89 @@
+"""What a run would do, from its configuration alone: no torch, no transformers, no data, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pcr_run.check import batch, measures
+from pcr_run.config import Config
+from pcr_run.model import card
+from pcr_run.report import result
+
+UNCHECKED = "the data set, the model's weights, memory, and anything that needs the network"
+
+
+def show(cfg: Config, directory: Path, console: Console | None = None) -> None:
+    """Print the model's card, the arithmetic of a step and of the run, and what was not checked."""
+    console = console or _console()
+    about = card.read(cfg.model)
+    console.print(_table("model", about.rows()))
+    console.print(_table("arithmetic", arithmetic(cfg)))
+    console.print(f"run directory: {directory} ({_state(directory)})")
+    console.print(f"The configuration is valid. Not checked: {UNCHECKED}.")
+
+
+def matrix(cells: Sequence[tuple[Config, Path]], console: Console | None = None) -> None:
+    """Print the cells of a sweep."""
+    table = Table("cell", "task", "resolver", "seed", "directory", "state", title="run matrix", title_justify="left")
+    for number, (cfg, directory) in enumerate(cells, 1):
+        row = (str(number), cfg.task.name, cfg.resolver.name, str(cfg.seed), directory.name, _state(directory))
+        table.add_row(*row)
+    (console or _console()).print(table)
+
+
+def arithmetic(cfg: Config) -> list[tuple[str, str]]:
+    """(what, how much), counts of one step first."""
+    rollout, learner, evaluation = cfg.rollout, cfg.learner, cfg.evaluation
+    P, G = rollout.prompts, rollout.group
+    prompts, responses = batch(cfg)
+    updates = learner.epochs * learner.minibatches
+    sequence = rollout.max_prompt_tokens + rollout.max_new_tokens
+    evaluations = len({0, cfg.steps, *range(0, cfg.steps, evaluation.every or cfg.steps or 1)}) if evaluation.n else 0
+    questions = "all" if evaluation.questions is None else f"{evaluation.questions:,}"
+    names = ", ".join(dict.fromkeys([cfg.task.name, *(task.name for task in evaluation.tasks.values())]))
+    return [
+        ("samples a step", f"{P} prompts x {G} responses = {P * G:,}"),
+        (
+            "sampled tokens a step",
+            f"at most {P * G:,} x {rollout.max_new_tokens:,} = {P * G * rollout.max_new_tokens:,}",
+        ),
+        ("minibatch", f"{P} prompts / {learner.minibatches} = {prompts} prompts, {responses:,} responses"),
+        ("microbatches", f"{responses:,} / {learner.microbatch} = {responses // learner.microbatch} in a minibatch"),
+        ("tokens in a microbatch", f"at most {learner.microbatch} x {sequence:,} = {learner.microbatch * sequence:,}"),
+        ("optimizer steps a step", f"{learner.epochs} epochs x {learner.minibatches} minibatches = {updates}"),
+        ("optimizer steps", f"{cfg.steps:,} steps x {updates} = {cfg.steps * updates:,}"),
+        ("samples", f"{cfg.steps:,} steps x {P * G:,} = {cfg.steps * P * G:,}"),
+        ("evaluations", f"{evaluations}, each {evaluation.n} samples for {questions} held-out questions of {names}"),
+        ("gradient table", _rows(cfg)),
+    ]
+
+
+def _rows(cfg: Config) -> str:
+    if not measures(cfg):
+        return "none: resolver=none needs no second gradient; measure=all takes it"
+    modules = cfg.measure.modules or (
+        f"matching {cfg.resolver.pattern}" if cfg.resolver.pattern else cfg.resolver.modules
+    )
+    granularity = cfg.measure.granularity or cfg.resolver.granularity
+    return f"{modules}, by {granularity}, variance over {cfg.measure.unit} units"
+
+
+def _state(directory: Path) -> str:
+    return str(result.read(directory).get("status", "new"))
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for a directory where there is none."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
