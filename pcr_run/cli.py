@@ -89,23 +89,25 @@ def _run(cfg: Config, directory: Path) -> dict[str, Any]:
         from pcr_run.run import run
 
         return run(cfg, directory)
-    except (ConfigError, RunError) as error:
-        log.debug("traceback", exc_info=True)
-        result.mark(directory, cfg, "failed", str(error))
-        raise
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
         result.mark(directory, cfg, "interrupted", f"signal {number}")
         raise Interrupted(number) from error
     except Exception as error:
         log.debug("traceback", exc_info=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            reason = f"no space left for {error.filename or directory}; the last checkpoint is intact: free some space"
-            reason += " and give the same command again"
-            raise RunError(reason) from error
-        reason = f"{type(error).__name__}: {error}"
+        reason = _reason(error, directory)
         result.mark(directory, cfg, "failed", reason)
-        raise RunError(f"{reason} (traceback in {directory / 'run.log'})") from error
+        if isinstance(error, ConfigError | RunError):
+            raise
+        raise RunError(reason) from error
+
+
+def _reason(error: Exception, directory: Path) -> str:
+    if isinstance(error, ConfigError | RunError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left for {error.filename or directory}; free some, then the same command goes on"
+    return f"{type(error).__name__}: {error} (traceback in {directory / 'run.log'})"
 
 
 def _leave(error: ConfigError | RunError, code: int) -> NoReturn:

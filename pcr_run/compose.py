@@ -81,12 +81,13 @@ def explain(error: Exception) -> ConfigError:
 def unknown_key(key: str) -> ConfigError:
     """The error for a key that the schema does not have."""
     known = list(_keys(Config, ""))
-    parent = key.rpartition(".")[0]
+    parent, _, last = key.rpartition(".")
     if parent in known and not any(name.startswith(parent + ".") for name in known):
         return ConfigError(key, f"not set in {parent}; a new entry there takes a plus: +{key}=...")
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"right: {', '.join(siblings or known)}"
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    close = [siblings[name] for name in difflib.get_close_matches(last, siblings)]
+    close += [name for name in known if name.endswith(f".{last}")]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"right: {', '.join(siblings.values() or known)}"
     return ConfigError(key, f"no such key; {hint}")
 
 

@@ -1,4 +1,4 @@
-"""A run that takes no time and does as the environment says: stands in for ``pcr_run.run`` in tests of what is around it.
+"""A run that takes no time and does as the environment says: stands in for ``pcr_run.run``.
 
 ``FAKE_RUN`` maps names of resolvers to what their run does. As ``sitecustomize`` it also works in child processes.
 """
@@ -27,7 +27,9 @@ def run(cfg: Any, directory: Path) -> dict[str, Any]:
         return found
     match json.loads(os.environ.get("FAKE_RUN", "{}")).get(cfg.resolver.name, "complete"):
         case "complete":
-            (directory / "metrics.jsonl").write_text(json.dumps({"step": 1, "conflict_rate": 0.5, "alpha": 0.25}) + "\n")
+            (directory / "metrics.jsonl").write_text(
+                json.dumps({"step": 1, "conflict_rate": 0.5, "alpha": 0.25}) + "\n"
+            )
             result.write(directory, outcome(cfg))
             return result.read(directory)
         case "bad data":

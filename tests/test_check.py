@@ -1,0 +1,264 @@
+"""Bad input: one message that names the key, exit code 2, no traceback, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+
+from pcr_run import compose
+from pcr_run.check import CHOICES, RANGES, check, check_directory, get
+from pcr_run.config import Config
+from pcr_run.errors import ConfigError
+from pcr_run.report import result
+
+
+def config(*overrides: str) -> Config:
+    compose.register()
+    with initialize_config_module("pcr_run.conf", version_base="1.3"):
+        return compose.to_config(hydra_compose("config", overrides=list(overrides)))
+
+
+# What is typed, the key that the message starts with, and what else it says.
+BAD = [
+    # the command line itself
+    ("foo=1", "foo", "no such key"),
+    ("+foo=1", "foo", "no such key"),
+    ("learner.learning_rate=1", "learner.learning_rate", "right: learner.lr"),
+    ("learner.klx=k1", "learner.klx", "did you mean learner.kl"),
+    ("+resolver.klx=k1", "resolver.klx", "no such key"),
+    ("task.data.sizee=1", "task.data.sizee", "+task.data.sizee"),
+    ("resolver=prc", "resolver", "did you mean pcr?"),
+    ("task=maths", "task", "did you mean math?"),
+    ("experiment=none_such", "experiment", "not known"),
+    ("~resolver", "resolver.name", "no value"),
+    ("steps=many", "steps", "Integer"),
+    ("steps=5.5", "steps", "Integer"),
+    ("steps=null", "steps", "not Optional"),
+    ("learner.lr=fast", "learner.lr", "Float"),
+    ("dry_run=perhaps", "dry_run", "bool"),
+    ("model.path=[1]", "model.path", "string"),
+    ("evaluation.tasks=null", "evaluation.tasks", "not Optional"),
+    ("learner.betas=0.9", "learner.betas", ""),
+    ("seed=${nothing}", "seed", "nothing"),
+    ("learner=[1", "command line", ""),
+    # names
+    *((f"{key}=zzz", key, "right: ") for key in CHOICES if not key.startswith("reward.verifier")),
+    ("learner.kl=kl3", "learner.kl", "did you mean k3?"),
+    ("resolver.name=nowhere_to_be_found:Half", "resolver.name", "no module 'nowhere_to_be_found'"),
+    ("resolver.name=json:", "resolver.name", "json:Class"),
+    ("resolver.pattern='(mlp'", "resolver.pattern", "regular expression"),
+    ("evaluation.tasks.code.verifier=judge", "evaluation.tasks.code.verifier", "sandbox"),
+    ("task.data.source=null", "task.data.source", "no value"),
+    # ranges
+    ("seed=-1", "seed", "from 0"),
+    ("steps=-1", "steps", "at least 0"),
+    ("threads=0", "threads", "at least 1"),
+    ("device=gpu", "device", "cuda:N"),
+    ("rollout.prompts=0", "rollout.prompts", "at least 1"),
+    ("rollout.group=0", "rollout.group", "at least 1"),
+    ("rollout.temperature=0", "rollout.temperature", "above 0"),
+    ("rollout.max_new_tokens=-5", "rollout.max_new_tokens", "at least 1"),
+    ("reward.unboxed=1.5", "reward.unboxed", "from 0 to 1"),
+    ("reward.workers=0", "reward.workers", "at least 1"),
+    ("resolver.alpha=1.01", "resolver.alpha", "from 0 to 1"),
+    ("measure.every=0", "measure.every", "at least 1"),
+    ("learner.lr=-1e-4", "learner.lr", "from 0 to 1"),
+    ("learner.lr=nan", "learner.lr", "from 0 to 1"),
+    ("learner.beta=-0.1", "learner.beta", "at least 0"),
+    ("learner.beta=inf", "learner.beta", "at least 0"),
+    ("learner.betas=[0.9]", "learner.betas", "two numbers"),
+    ("learner.betas=[0.9,1.0]", "learner.betas", "below 1"),
+    ("learner.clip_low=1.2", "learner.clip_low", "at most 1"),
+    ("learner.clip_high=0", "learner.clip_high", "above 0"),
+    ("learner.max_grad_norm=0", "learner.max_grad_norm", "above 0"),
+    ("learner.warmup=2", "learner.warmup", "from 0 to 1"),
+    ("evaluation.n=-1", "evaluation.n", "at least 0"),
+    ("evaluation.top_p=0", "evaluation.top_p", "above 0"),
+    ("evaluation.temperature=-1", "evaluation.temperature", "at least 0"),
+    ("evaluation.every=-1", "evaluation.every", "at least 0"),
+    ("checkpoint.keep=0", "checkpoint.keep", "at least 1"),
+    ("checkpoint.every=-1", "checkpoint.every", "at least 0"),
+    ("sandbox.memory_mb=0", "sandbox.memory_mb", "at least 1"),
+    # contradictions
+    ("learner.clip_low=0.3 learner.clip_high=0.2", "learner.clip_low", "learner.clip_high=0.2"),
+    ("rollout.group=1 learner.microbatch=1 measure.unit=query", "rollout.group", "learner.advantage"),
+    ("rollout.group=1 learner.microbatch=1 learner.advantage=dr_grpo", "measure.unit", "rollout.group"),
+    ("rollout.prompts=1 learner.microbatch=8 measure.unit=query", "measure.unit", "2 prompts"),
+    ("rollout.prompts=4 learner.minibatches=4 learner.microbatch=8 measure.unit=query", "measure.unit", "2 prompts"),
+    ("learner.microbatch=128 measure.unit=microbatch", "measure.unit", "2 microbatches"),
+    ("learner.microbatch=4 measure.unit=microbatch", "measure.unit", "whole groups"),
+    (
+        "resolver=none measure=all measure.unit=query rollout.prompts=1 learner.microbatch=8",
+        "measure.unit",
+        "2 prompts",
+    ),
+    ("learner.microbatch=3", "learner.microbatch", "right: 1, 2, 4, 8, 16, 32, 64, 128"),
+    ("learner.microbatch=24", "learner.microbatch", "right: "),
+    ("learner.microbatch=256", "learner.microbatch", "right: "),
+    ("learner.minibatches=3", "learner.minibatches", "right: 1, 2, 4, 8, 16"),
+    ("task=math reward=sandbox", "reward.verifier", "answers, not tests"),
+    ("task=code reward.verifier=math", "reward.verifier", "tests, not answers"),
+    ("reward=model", "reward.path", "sequence classifier"),
+    ("model.builtin=null", "model.path", "model.builtin"),
+    ("sandbox.seconds=30", "sandbox.wall_seconds", "sandbox.seconds"),
+    ("tracker.wandb.mode=online", "tracker.wandb.mode", "wandb login"),
+    # files
+    ("model.path=/none/such", "model.path", "does not exist"),
+    ("model.path=./none/such/model", "model.path", "does not exist"),
+    ("model.path=.", "model.path", "no config.json"),
+    ("model.path=a_file", "model.path", "is a file"),
+    ("model.chat_template=none.jinja", "model.chat_template", "not a file"),
+    ("hydra.run.dir=a_file/run", "hydra.run.dir", "choose another directory"),
+    ("hydra.run.dir=/proc/run", "hydra.run.dir", "choose another directory"),
+]
+
+
+@pytest.fixture
+def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.usefixtures("no_login")
+@pytest.mark.parametrize(("typed", "key", "says"), BAD, ids=[case[0] for case in BAD])
+def test_bad_input_ends_with_one_message_that_names_the_key(command, tmp_path, typed, key, says):
+    (tmp_path / "a_file").write_text("content")
+    ended = command(*typed.split(" "))
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.startswith(f"pcr-run: error: {key}")
+    assert says in ended.err
+    assert "Traceback" not in ended.err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == [tmp_path / "a_file"]
+    assert files[0].read_text() == "content"
+
+
+def test_there_are_enough_cases_and_each_is_another():
+    assert len({case[0] for case in BAD}) == len(BAD) >= 30
+
+
+def test_every_default_of_the_schema_is_inside_its_own_rules():
+    check(config())
+
+
+@pytest.mark.parametrize("resolver", ["none", "pcgrad", "pcr", "pcr_literal", "fixed", "torchjd"])
+@pytest.mark.parametrize("task", ["math", "code"])
+@pytest.mark.parametrize("scale", ["embedded", "smollm2", "paper"])
+def test_every_combination_of_groups_is_valid(resolver, task, scale):
+    check(config(f"resolver={resolver}", f"task={task}", f"scale={scale}", "resolver.modules=all", "measure=all"))
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "rollout.group=1 learner.microbatch=1 learner.advantage=dr_grpo measure.unit=query",
+        "resolver=none rollout.prompts=1 learner.microbatch=8 measure.unit=query",  # nothing is measured
+        "learner.microbatch=64 measure.unit=microbatch",
+        "learner.microbatch=4",
+        "learner.minibatches=4 learner.microbatch=32",
+        "learner.clip_high=0.28",
+        "learner.beta=0",
+        "steps=0",
+        "evaluation=none",
+        "model.path=Qwen/Qwen2.5-0.5B-Instruct",
+        "model.path=gpt2",
+        "resolver.name=json:JSONDecoder",
+        "device=cuda:1",
+        "learner.max_grad_norm=null",
+    ],
+)
+def test_what_is_right_passes(typed):
+    check(config(*typed.split(" ")))
+
+
+def test_every_key_with_a_rule_is_in_the_schema():
+    cfg = config()
+    for key in (*CHOICES, *RANGES):
+        get(cfg, key)
+
+
+def test_every_number_of_the_schema_has_a_range():
+    for key, value in _leaves(compose.to_dict(config())):
+        if isinstance(value, int | float) and not isinstance(value, bool) and ".data." not in key:
+            assert key in RANGES, key
+
+
+def _leaves(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("learner.kl=k1", "zero expected gradient"),
+        ("learner.reference=old", "always 0"),
+        ("evaluation.temperature=0", "greedy"),
+        ("rollout.group=1 learner.microbatch=1 learner.advantage=dr_grpo measure.unit=query", "only the KL term"),
+    ],
+)
+def test_what_is_in_vain_warns(caplog, typed, says):
+    check(config(*typed.split(" ")))
+    assert says in caplog.text
+
+
+def test_k1_does_not_warn_where_nothing_anchors_on_the_stability_gradient(caplog):
+    check(config("learner.kl=k1", "resolver=none"))
+    check(config("learner.kl=k1", "resolver=pcgrad"))
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("how", ["environment", "netrc", "own server"])
+@pytest.mark.usefixtures("no_login")
+def test_online_is_allowed_with_a_login(monkeypatch, tmp_path, how):
+    if how == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    else:
+        host = "api.wandb.ai" if how == "netrc" else "wandb.example.org"
+        if how == "own server":
+            monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org/")
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / ".netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
+        (tmp_path / "home" / ".netrc").chmod(0o600)
+    check(config("tracker.wandb.mode=online"))
+
+
+def test_a_directory_of_another_configuration_is_refused_with_the_differences(tmp_path):
+    result.save_config(tmp_path, config("steps=5", "learner.lr=1e-5"))
+    with pytest.raises(ConfigError, match=r"learner\.lr: 1e-05 there, 0\.0001 here; steps: 5 there, 6 here") as caught:
+        check_directory(config("steps=6"), tmp_path)
+    assert caught.value.key == "hydra.run.dir"
+
+
+def test_what_does_not_change_the_run_may_differ_in_its_directory(tmp_path):
+    result.save_config(tmp_path, config())
+    free = ("checkpoint.every=3", "tracker.wandb.mode=disabled", "tracker.transcripts=0")
+    check_directory(config("dry_run=true", *free), tmp_path)
+
+
+def test_resume_never_refuses_a_directory_with_a_run(tmp_path):
+    check_directory(config("resume=never"), tmp_path)
+    result.save_config(tmp_path, config())
+    with pytest.raises(ConfigError, match="resume: never"):
+        check_directory(config("resume=never"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "result.json", "final", "checkpoints"])
+def test_files_of_something_else_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=name):
+        check_directory(config(), tmp_path)
+
+
+def test_a_damaged_config_in_the_directory_is_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        check_directory(config(), tmp_path)

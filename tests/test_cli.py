@@ -1,0 +1,235 @@
+"""The command as a user types it: exit codes, messages, logs, help, completion, own configurations."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_run
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PCR_RUN = (sys.executable, "-P", "-m", "pcr_run.cli")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """``shell("steps=5")`` starts a real process in an empty directory, with a fake run in the place of training."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(Path(fake_run.__file__).read_text())
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.chdir(tmp_path)
+
+    def start(*arguments: str, command: tuple[str, ...] = PCR_RUN, **fakes: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, *arguments],
+            env={**os.environ, "FAKE_RUN": json.dumps(fakes)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+def only(directory: Path, pattern: str) -> Path:
+    (found,) = directory.glob(pattern)
+    return found
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.02)
+
+
+def test_a_run_ends_with_0_and_leaves_its_resolved_configuration(command, tmp_path):
+    assert command("steps=7", "task=code").code == 0
+    directory = only(tmp_path, "outputs/code-pcr-seed0-steps7-*")
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    assert config["steps"] == 7
+    assert config["reward"]["verifier"] == "sandbox"
+    assert json.loads((directory / "result.json").read_text())["status"] == "complete"
+
+
+def test_the_same_command_uses_the_same_directory_and_another_one_another(command, tmp_path):
+    for _ in range(2):
+        command("steps=7", "learner.lr=1e-5")
+    command("learner.lr=1e-5", "steps=7", "checkpoint.every=3", "tracker.wandb.mode=disabled")
+    assert len(list(tmp_path.glob("outputs/*"))) == 1
+    command("steps=7", "learner.lr=2e-5")
+    assert len(list(tmp_path.glob("outputs/*"))) == 2
+
+
+def test_values_with_slashes_and_spaces_give_one_plain_directory_name(command, tmp_path):
+    command("resolver.pattern='layers/.* mlp'", "learner.betas=[0.9,0.99]")
+    (name,) = (path.name for path in (tmp_path / "outputs").iterdir())
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "says"),
+    [
+        ("bad data", 2, "pcr-run: error: task.data.path: empty; right is a file with rows\n"),
+        ("failed", 1, "pcr-run: error: 3 updates in a row were not finite\n"),
+        ("bug", 1, "pcr-run: error: ZeroDivisionError: by nothing (traceback in "),
+        ("full", 1, "pcr-run: error: no space left for "),
+    ],
+)
+def test_an_error_is_one_line_on_the_terminal_and_a_traceback_in_the_log(
+    command, tmp_path, monkeypatch, behaviour, code, says
+):
+    monkeypatch.setenv("FAKE_RUN", json.dumps({"pcr": behaviour}))
+    ended = command()
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith(says)
+    assert ended.err.count("\n") == 1
+    directory = only(tmp_path, "outputs/*")
+    assert "Traceback" in (directory / "run.log").read_text()
+    result = json.loads((directory / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert result["reason"] in ended.err
+    assert (result["task"], result["resolver"], result["seed"]) == ("math", "pcr", 0)
+
+
+def test_a_failed_run_can_be_started_again_with_the_same_command(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_RUN", json.dumps({"pcr": "failed"}))
+    assert command().code == 1
+    monkeypatch.delenv("FAKE_RUN")
+    assert command().code == 0
+    assert json.loads((only(tmp_path, "outputs/*") / "result.json").read_text())["status"] == "complete"
+
+
+def test_a_directory_of_another_configuration_is_left_as_it_is(command, tmp_path):
+    command("hydra.run.dir=here", "steps=5")
+    before = {path: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    ended = command("hydra.run.dir=here", "steps=6")
+    assert ended.code == 2
+    assert "steps: 5 there, 6 here" in ended.err
+    assert {path: path.read_bytes() for path in (tmp_path / "here").iterdir()} == before
+
+
+def test_resume_never_leaves_an_existing_run_as_it_is(command, tmp_path):
+    command("hydra.run.dir=here")
+    before = {path: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    ended = command("hydra.run.dir=here", "resume=never")
+    assert (ended.code, ended.err[:24]) == (2, "pcr-run: error: resume: ")
+    assert {path: path.read_bytes() for path in (tmp_path / "here").iterdir()} == before
+
+
+def test_bad_input_shows_no_traceback_in_a_real_process(shell):
+    process = shell("learner.klx=k1")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (2, "")
+    assert err == "pcr-run: error: learner.klx: no such key; did you mean learner.kl?\n"
+
+
+@pytest.mark.parametrize("arguments", [("--no-such-flag",), ("-cn", "no_such_config"), ("--config-dir", "no/such/dir")])
+def test_flags_that_are_wrong_end_with_2(command, arguments):
+    ended = command(*arguments)
+    assert ended.code == 2
+    assert arguments[-1] in ended.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_resumable(shell, tmp_path, number, code):
+    process = shell(pcr="slow")
+    wait_for(lambda: list(tmp_path.glob("outputs/*/metrics.jsonl")))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert err == "pcr-run: interrupted; the same command goes on from the newest checkpoint\n"
+    assert json.loads((only(tmp_path, "outputs/*") / "result.json").read_text())["status"] == "interrupted"
+    again = shell()
+    again.communicate(timeout=20)
+    assert again.returncode == 0
+
+
+def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_it(shell, tmp_path):
+    first = shell(pcr="slow")
+    wait_for(lambda: list(tmp_path.glob("outputs/*/metrics.jsonl")))
+    second = shell()
+    _, err = second.communicate(timeout=20)
+    assert second.returncode == 2
+    assert "another process is running in" in err
+    first.kill()
+    first.communicate()
+    third = shell()
+    third.communicate(timeout=20)
+    assert third.returncode == 0
+
+
+def test_help_is_fast_and_says_what_can_be_chosen(shell):
+    start = time.monotonic()
+    out, err = shell("--help", command=(str(Path(sys.executable).with_name("pcr-run")),)).communicate()
+    assert time.monotonic() - start < 3
+    assert err == ""
+    for part in ("resolver: fixed, none, pcgrad, pcr", "Exit codes", "pcr-run -m ", "--config-dir", "dry_run=true"):
+        assert part in out
+    assert "$" not in out.replace('"$(pcr-run', "")
+
+
+def test_the_whole_configuration_can_be_printed(command):
+    config = yaml.safe_load(command("--cfg", "job", "--resolve", "task=code").out)
+    assert config["reward"]["verifier"] == "sandbox"
+    assert config["task"]["data"]["source"]
+    assert "hydra" not in config
+
+
+@pytest.mark.parametrize(
+    ("typed", "completions"),
+    [
+        ("resolver=p", {"resolver=pcr", "resolver=pcgrad", "resolver=pcr_literal"}),
+        ("learner.clip_", {"learner.clip_low=", "learner.clip_high="}),
+        ("tas", {"task", "task."}),
+    ],
+)
+def test_tab_completes_groups_options_and_keys(command, monkeypatch, typed, completions):
+    line = f"pcr-run {typed}"
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert completions <= set(command("-sc", "query=bash").out.split())
+
+
+def test_nothing_heavy_is_imported_for_help_bad_input_or_a_dry_run(shell):
+    code = "import atexit, sys; atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)));"
+    code += "from pcr_run.cli import main; sys.exit(main())"
+    for arguments, ends in (("--cfg job", 0), ("dry_run=true", 0), ("-m dry_run=true seed=0,1", 0), ("steps=-1", 2)):
+        process = shell(*arguments.split(), command=(sys.executable, "-c", code))
+        _, err = process.communicate()
+        loaded = {name.partition(".")[0] for name in err.split()}
+        assert process.returncode == ends, err
+        assert "hydra" in loaded
+        assert not loaded & {"torch", "transformers", "datasets", "wandb", "numpy"}, arguments
+
+
+def test_a_resolver_in_a_directory_of_the_user_is_found(command, tmp_path):
+    (tmp_path / "mine" / "resolver").mkdir(parents=True)
+    (tmp_path / "mine" / "resolver" / "half_way.yaml").write_text("name: half_way:HalfWay\noptions: {share: 0.5}\n")
+    (tmp_path / "mine" / "half_way.py").write_text("class HalfWay: ...\n")
+    assert command("--config-dir", "mine", "resolver=half_way").code == 0
+    config = yaml.safe_load((only(tmp_path, "outputs/math-half_way-HalfWay-*") / "config.yaml").read_text())
+    assert config["resolver"]["options"] == {"share": 0.5}
+    assert command("--config-dir", "mine", "resolver=half_way", "resolver.name=half:HalfWay").code == 2
+
+
+def test_a_key_that_a_users_yaml_misspells_is_named(command, tmp_path):
+    (tmp_path / "mine" / "resolver").mkdir(parents=True)
+    (tmp_path / "mine" / "resolver" / "typo.yaml").write_text("name: fixed\nalhpa: 0.3\n")
+    ended = command("--config-dir", "mine", "resolver=typo")
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: resolver.alhpa: no such key; did you mean resolver.alpha")
+
+
+def test_warnings_reach_the_terminal_and_the_log(command, tmp_path):
+    ended = command("learner.kl=k1")
+    assert ended.code == 0
+    assert ended.err.startswith("pcr-run: WARNING: learner.kl: k1 has zero expected gradient")
