@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,6 @@ from pcr_run.resolver.table import GradientTable
 
 SUMS_WITHOUT_CONFLICT = {"pcgrad", "upgrad", "dualproj"}
 """Weightings that leave the sum alone where there is no conflict."""
-SEE_SCALE = {"fairgrad", "pcd"}
-"""Weightings that depend on the gradients' length, so get the Gramian as it is."""
 
 
 class TorchJD(Resolver):
@@ -30,6 +28,7 @@ class TorchJD(Resolver):
     """
 
     needs_variance = False
+    holds = frozenset({"joint_scale", "penalty_scale"})
 
     def __init__(self, weighting: str = "upgrad", **options: Any) -> None:
         kinds = weightings()
@@ -40,19 +39,16 @@ class TorchJD(Resolver):
             raise ConfigError(f"resolver.options.{key}", f"{weighting} takes {', '.join(accepted) or 'no options'}")
         if "pref_vector" in accepted:
             options = {"pref_vector": [1.0, 1.0]} | options
-        tensors = {key: as_tensor(value) for key, value in options.items()}
         try:
-            self._new = kinds[weighting](**tensors).gramian_weighting
-            copy.deepcopy(self._new)(torch.eye(2, dtype=torch.float64))  # some need more than two rows
+            self._new = kinds[weighting](**{k: as_tensor(v) for k, v in options.items()}).gramian_weighting
+            weigh(copy.deepcopy(self._new), torch.eye(2, dtype=torch.float64))  # some need more than two rows
         except ImportError as error:
             raise ConfigError("resolver.weighting", f"{error}; pip install pcr-run[torchjd]") from error
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise ConfigError("resolver.options", f"{weighting}: {error}") from error
         self._groups: list[Any] = []
-        self._normalise = weighting not in SEE_SCALE
-        holds = {"penalty_scale"}
-        holds |= {"sum_without_conflict"} if weighting in SUMS_WITHOUT_CONFLICT else set()
-        self.holds = frozenset(holds | ({"joint_scale"} if self._normalise else set()))
+        if weighting in SUMS_WITHOUT_CONFLICT:
+            self.holds = self.holds | {"sum_without_conflict"}
 
     def __call__(self, table: GradientTable, beta: float) -> tuple[Tensor, Tensor]:
         """Weights (w_1, beta w_2)."""
@@ -60,29 +56,30 @@ class TorchJD(Resolver):
         gramians = self._gramians(table, beta)
         while len(self._groups) < len(gramians):
             self._groups.append(copy.deepcopy(self._new))
-        with torch.random.fork_rng(devices=[]):  # some weightings shuffle the rows; that may not move other draws
-            for k, gramian in enumerate(gramians):
-                if gramian.isfinite().all() and (gramian.diagonal() > 0).all():
-                    weights = self._groups[k](gramian)
-                    if weights.isfinite().all():
-                        a.view(-1)[k], b.view(-1)[k] = weights[0], beta * weights[1]
+        for k, gramian in enumerate(gramians):
+            if gramian.isfinite().all() and (gramian.diagonal() > 0).all():
+                weights = weigh(self._groups[k], gramian)
+                if weights.isfinite().all():
+                    a.view(-1)[k], b.view(-1)[k] = weights[0], beta * weights[1]
         return a, b
 
     def _gramians(self, table: GradientTable, beta: float) -> Tensor:
         """Gramians [K, 2, 2] of (g_pla, beta g_sta).
 
-        Divided by their trace where the weighting only sees directions: TorchJD's absolute epsilons are made for
-        lengths near 1, gradients of a language model are far shorter. Rounding is kept from breaking |ps|^2 <= pp ss.
+        Divided by their trace: TorchJD's absolute epsilons are made for lengths near 1, and gradients of a language
+        model are far shorter. Rounding is kept from breaking ps^2 <= pp ss.
         """
-        pp, ss = table.pp.flatten().cpu(), beta * beta * table.ss.flatten().cpu()
-        scale = pp + ss if self._normalise else torch.ones_like(pp)
-        bound = (pp / scale).sqrt() * (ss / scale).sqrt()
-        ps = (beta * table.ps.flatten().cpu() / scale).clamp(-bound, bound)
-        return torch.stack([pp / scale, ps, ps, ss / scale], -1).view(-1, 2, 2)
+        pp, ps, ss = (x.flatten().cpu() for x in (table.pp, beta * table.ps, beta * beta * table.ss))
+        trace = pp + ss
+        pp, ps, ss = pp / trace, ps / trace, ss / trace
+        bound = (pp * ss).sqrt()
+        ps = ps.clamp(-bound, bound)
+        return torch.stack([pp, ps, ps, ss], -1).view(-1, 2, 2)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of each group's weighting; empty for most."""
-        return {"groups": [{**w._buffers, **_key(w)} for w in self._groups]}
+        """State of each group's weighting: its buffers and the shape they are for; empty for most weightings."""
+        keys = [{"_state_key": w._state_key} if hasattr(w, "_state_key") else {} for w in self._groups]
+        return {"groups": [{**w._buffers, **key} for w, key in zip(self._groups, keys, strict=True)]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of ``state_dict``."""
@@ -103,10 +100,14 @@ def weightings() -> dict[str, Any]:
     return {k.__name__.lower(): k for k in kinds if issubclass(k, base) and k is not base}
 
 
+def weigh(weighting: Any, gramian: Tensor) -> Tensor:
+    """Weights [2] of a Gramian [2, 2]. Some weightings shuffle the rows; that may not move the run's other draws."""
+    with torch.random.fork_rng(devices=[]):
+        return weighting(gramian)
+
+
 def as_tensor(value: Any) -> Any:
-    """A list of numbers as a float64 tensor; anything else as it is."""
-    return torch.tensor(value, dtype=torch.float64) if isinstance(value, list | tuple) else value
-
-
-def _key(weighting: Any) -> dict[str, Any]:
-    return {"_state_key": weighting._state_key} if hasattr(weighting, "_state_key") else {}
+    """A list of numbers (YAML's too) as a float64 tensor; anything else as it is."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return torch.tensor([float(x) for x in value], dtype=torch.float64)
+    return value
