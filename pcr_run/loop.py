@@ -1,0 +1,173 @@
+"""The training loop: rollout, reward, advantages, two gradients, resolved update, again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pcr_run import objective
+from pcr_run.config import Config
+from pcr_run.data import Item, Reward, Rollout, RolloutWorker, Sampling, Score
+from pcr_run.learner import Batch, Learner
+from pcr_run.seeds import derive, take
+
+
+@dataclass(frozen=True)
+class Question:
+    """A training question and its prompt as token ids."""
+
+    item: Item
+    prompt: Sequence[int]
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each phase of one step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Add the block's wall time to ``phase``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What the policy did in one step and what it was worth: scores of the N = P * G responses, seconds by phase."""
+
+    step: int
+    rollout: Rollout
+    scores: Sequence[Score]
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step leaves behind for the run directory."""
+
+    metrics: dict[str, float]
+    layers: list[dict[str, Any]]
+    transcripts: list[dict[str, Any]]
+
+
+def collect(
+    cfg: Config,
+    step: int,
+    questions: Sequence[Question],
+    worker: RolloutWorker,
+    reward: Reward,
+    decode: Callable[[Sequence[int]], str],
+) -> Experience:
+    """Sample G responses to each of the P prompts of ``step`` (the first is 1) and score them."""
+    clock = Clock()
+    P, G = cfg.rollout.prompts, cfg.rollout.group
+    with clock("sync"):
+        worker.sync(step)
+    with clock("rollout"):
+        chosen = take(questions, (step - 1) * P, P, cfg.seed)
+        sampling = Sampling(temperature=cfg.rollout.temperature, max_new_tokens=cfg.rollout.max_new_tokens)
+        seed = derive(cfg.seed, "rollout", step)
+        groups = worker.generate([question.prompt for question in chosen], G, sampling, seed)
+        completions = [completion for group in groups for completion in group]
+        rollout = Rollout(
+            items=[question.item for question in chosen],
+            prompt_ids=[question.prompt for question in chosen],
+            completions=completions,
+            texts=[decode(completion.token_ids) for completion in completions],
+            group=G,
+        )
+    with clock("reward"):
+        scores = reward([item for item in rollout.items for _ in range(G)], rollout.texts)
+    return Experience(step, rollout, scores, clock)
+
+
+def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> StepRecord:
+    """Update the policy on a step's experience: advantages, two gradients, resolver, optimizer."""
+    step, rollout, scores, clock = experience.step, experience.rollout, experience.scores, experience.clock
+    with clock("learner"):
+        rewards = torch.tensor([score.value for score in scores], dtype=torch.float64).view(-1, rollout.group)
+        batch = collate(cfg, rollout, rewards, pad, learner.model.device)
+        updated, layers = learner.update(batch, step)
+    tokens = sum(len(completion.token_ids) for completion in rollout.completions)
+    metrics = {
+        "step": step,
+        **reward_metrics(rollout, scores, rewards),
+        **updated,
+        **{f"time/{phase}": seconds for phase, seconds in clock.seconds.items()},
+        "perf/tokens_per_second": tokens / sum(clock.seconds.values()),
+        "perf/rollout_tokens_per_second": tokens / clock.seconds["rollout"],
+    }
+    return StepRecord(metrics, layers, transcripts(step, rollout, scores, cfg.tracker.transcripts))
+
+
+def collate(cfg: Config, rollout: Rollout, rewards: torch.Tensor, pad: int, device: torch.device) -> Batch:
+    """Right-padded rows [N, T] of prompt and response, with advantages [N] from ``rewards`` [P, G]."""
+    learner, G = cfg.learner, rollout.group
+    N = len(rollout.completions)
+    T = max(len(rollout.prompt_ids[i // G]) + len(c.token_ids) for i, c in enumerate(rollout.completions))
+    ids = torch.full((N, T), pad)
+    mask = torch.zeros(N, T, dtype=torch.bool)
+    for i, completion in enumerate(rollout.completions):
+        prompt = rollout.prompt_ids[i // G]
+        end = len(prompt) + len(completion.token_ids)
+        ids[i, :end] = torch.tensor([*prompt, *completion.token_ids])
+        if not (learner.mask_truncated and completion.finish == "length"):
+            mask[i, len(prompt) : end] = True
+    advantages = objective.advantages(rewards, learner.advantage)
+    informative = ~objective.zero_advantage(rewards)
+    kl = informative.float() if learner.zero_advantage == "skip" else torch.ones(len(rewards))
+    return Batch(
+        ids=ids.to(device),
+        mask=mask.to(device),
+        advantages=advantages.flatten().float().to(device),
+        kl=kl.repeat_interleave(G).to(device),
+        group=G,
+    )
+
+
+def reward_metrics(rollout: Rollout, scores: Sequence[Score], rewards: torch.Tensor) -> dict[str, float]:
+    """What the sampled responses were worth: means over all N responses, counts over groups and verdicts."""
+    N = len(scores)
+    parts: Counter[str] = Counter()
+    for score in scores:
+        parts.update(score.parts)
+    verdicts = Counter(score.verdict for score in scores)
+    return {
+        "reward": rewards.mean().item(),
+        "reward_std": rewards.std(unbiased=False).item(),
+        "pass_rate": verdicts["correct"] / N,
+        **{f"reward/{name}": total / N for name, total in sorted(parts.items())},
+        **{f"verdict/{verdict}": count for verdict, count in sorted(verdicts.items())},
+        "zero_advantage_groups": int(objective.zero_advantage(rewards).sum()),
+        "truncated": sum(completion.finish == "length" for completion in rollout.completions),
+        "response_tokens": sum(len(completion.token_ids) for completion in rollout.completions) / N,
+    }
+
+
+def transcripts(step: int, rollout: Rollout, scores: Sequence[Score], count: int) -> list[dict[str, Any]]:
+    """Records of ``count`` responses, spread over the prompts."""
+    N = len(scores)
+    chosen = sorted({i * N // count for i in range(min(count, N))})
+    return [
+        {
+            "step": step,
+            "item": rollout.items[i // rollout.group].id,
+            "prompt": list(rollout.items[i // rollout.group].prompt),
+            "response": rollout.texts[i],
+            "finish": rollout.completions[i].finish,
+            "reward": scores[i].value,
+            "verdict": scores[i].verdict,
+        }
+        for i in chosen
+    ]

@@ -1,0 +1,248 @@
+"""One run: assembles its parts from the configuration and owns the run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcr_run import checkpoint, environment, model, reward, task
+from pcr_run.config import Config
+from pcr_run.data import Item, Reward, RolloutWorker, Sampling
+from pcr_run.errors import ConfigError, Interrupted
+from pcr_run.evaluation import Evaluator, Questions, difference
+from pcr_run.interrupt import deferred
+from pcr_run.learner import Learner
+from pcr_run.loop import Clock, Question, train_step
+from pcr_run.report import result
+from pcr_run.rollout import make_worker
+from pcr_run.seeds import derive
+from pcr_run.task import text
+from pcr_run.tracker import Trackers, opened
+from pcr_run.tracker.records import Records, read, truncate
+from pcr_run.tracker.summary import show
+
+log = logging.getLogger(__name__)
+FILES = ("metrics", "layers", "rollouts", "evaluations")
+
+
+def run(cfg: Config, directory: Path) -> dict[str, Any]:
+    """Train, evaluate and write everything; goes on from the newest checkpoint. Returns what stands in result.json."""
+    before = result.read(directory)
+    if before.get("status") == "complete":
+        show(before, directory)
+        return before
+    device = pick_device(cfg)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    torch.manual_seed(derive(cfg.seed, "global"))
+    saved = checkpoint.load_newest(directory / "checkpoints")
+    start = 0 if saved is None else saved["step"]
+    for name in FILES:
+        truncate(directory / f"{name}.jsonl", start if saved is not None else -1)
+    with ExitStack() as stack:
+        environment.write(directory / "env.json", device)
+        trackers = stack.enter_context(opened(cfg, directory, start))
+        files = {name: stack.enter_context(Records(directory / f"{name}.jsonl")) for name in FILES}
+        parts = Parts(cfg, device, stack, trackers.status)
+        resumed = [*before.get("resumed_from", []), start] if saved is not None else []
+        result.write(directory, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
+        if saved is not None:
+            parts.model.load_state_dict(saved["model"])
+            parts.learner.load_state_dict(saved["learner"])
+            checkpoint.restore_random_state(saved["random"])
+        train(cfg, directory, parts, files, trackers, start)
+        trackers.status("saving")
+        save_final(directory, parts.model, parts.tokenizer)
+    outcome = {**head(cfg), "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
+    result.write(directory, outcome)
+    show(outcome, directory)
+    return outcome
+
+
+class Parts:
+    """The four parts of a run (rollout worker, reward, learner with its resolver, task) and what they share."""
+
+    def __init__(self, cfg: Config, device: torch.device, stack: ExitStack, status: Callable[[str], None]) -> None:
+        status("loading the task")
+        main = task.make(cfg.task, cfg.seed)
+        others = [task.make(other, cfg.seed) for name, other in cfg.evaluation.tasks.items() if name != cfg.task.name]
+        self.reward = reward.make(cfg.reward, cfg.sandbox, str(device))
+        stack.callback(self.reward.close)
+        status("loading the model")
+        self.model, self.tokenizer = model.load(cfg.model, str(device))
+        self.questions = training_questions(cfg, self.tokenizer, main.train)
+        self.learner = Learner(
+            self.model,
+            cfg.learner,
+            cfg.resolver,
+            cfg.measure,
+            steps=cfg.steps,
+            temperature=cfg.rollout.temperature,
+            max_new_tokens=cfg.rollout.max_new_tokens,
+        )
+        self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.worker: RolloutWorker = make_worker(cfg, self.model, self.tokenizer, self.pad)
+        stack.callback(self.worker.close)
+        verifiers: dict[str, Reward] = {}
+        tasks = []
+        for each in (main, *others):
+            if each.verifier not in verifiers:
+                own = dataclasses.replace(cfg.reward, name="verifier", verifier=each.verifier)
+                verifiers[each.verifier] = reward.make(own, cfg.sandbox, str(device))
+                stack.callback(verifiers[each.verifier].close)
+            items = each.test[: cfg.evaluation.questions]
+            prompts = [encode(self.tokenizer, item) for item in items]
+            longest = max(map(len, prompts))
+            if longest > cfg.rollout.max_prompt_tokens:
+                raise ConfigError(
+                    "rollout.max_prompt_tokens", f"task {each.name} has a held-out prompt of {longest} tokens"
+                )
+            tasks.append(Questions(each.name, items, prompts, verifiers[each.verifier]))
+        documents = text.load(cfg.evaluation.text) if cfg.evaluation.text else []
+        self.evaluator = Evaluator(
+            tasks=tasks,
+            text=[torch.tensor(self.tokenizer(document)["input_ids"]) for document in documents],
+            n=cfg.evaluation.n,
+            sampling=Sampling(
+                cfg.evaluation.temperature,
+                cfg.evaluation.top_p,
+                cfg.evaluation.max_new_tokens or cfg.rollout.max_new_tokens,
+            ),
+            seed=cfg.seed,
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a response."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """One line of evaluations.jsonl."""
+        clock = Clock()
+        with clock("evaluation"):
+            self.worker.sync(step)
+            found = self.evaluator(self.worker, self.model, self.decode)
+        return {"step": step, **found, "time/evaluation": clock.seconds["evaluation"]}
+
+
+def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records], trackers: Trackers, step: int) -> None:
+    """From ``step`` steps done to ``cfg.steps``."""
+
+    def save() -> None:
+        state = {"model": parts.model.state_dict(), "learner": parts.learner.state_dict()}
+        with deferred():
+            checkpoint.save(directory / "checkpoints", step, state, cfg.checkpoint.keep)
+
+    evaluated = {line["step"] for line in read(files["evaluations"].path)}
+    due = {0, cfg.steps, *range(0, cfg.steps, cfg.evaluation.every or cfg.steps)} if cfg.evaluation.n else set()
+    try:
+        while True:
+            if step in due - evaluated:
+                trackers.status("evaluating")
+                line = parts.evaluate(step)
+                files["evaluations"].write(line)
+                trackers.log(step, evaluation_metrics(line))
+                trackers.status("training")
+            if step == cfg.steps:
+                break
+            experience = collect(cfg, step + 1, parts.questions, parts.worker, parts.reward, parts.decode)
+            with deferred():  # weights, optimizer, records and step change together or not at all
+                record = learn(cfg, experience, parts.learner, parts.pad)
+                for name, lines in (("layers", record.layers), ("rollouts", record.transcripts)):
+                    for line in lines:
+                        files[name].write(line)
+                files["metrics"].write(record.metrics)
+                step += 1
+            trackers.log(step, record.metrics)
+            if step == cfg.steps or (cfg.checkpoint.every and step % cfg.checkpoint.every == 0):
+                save()
+    except Interrupted:
+        save()
+        raise
+
+
+def evaluation_metrics(line: dict[str, Any]) -> dict[str, float]:
+    """Flat metrics of a line of evaluations.jsonl, as shown by trackers."""
+    scores = line["tasks"].items()
+    metrics = {f"eval/{name}/{key}": score[key] for name, score in scores for key in ("pass@1", "stderr")}
+    return metrics | ({"eval/perplexity": line["perplexity"]} if "perplexity" in line else {})
+
+
+def conclude(cfg: Config, directory: Path) -> dict[str, Any]:
+    """Scores before and after with paired differences, and seconds by phase, from the records on disk."""
+    lines = {line["step"]: line for line in read(directory / "evaluations.jsonl")}
+    out: dict[str, Any] = {"scores": {}}
+    if cfg.evaluation.n:
+        before, after = lines[0], lines[cfg.steps]
+        for name, score in before["tasks"].items():
+            change, stderr = difference(score["per_question"], after["tasks"][name]["per_question"])
+            out["scores"][name] = {
+                "before": score,
+                "after": after["tasks"][name],
+                "difference": change,
+                "stderr": stderr,
+            }
+        if "perplexity" in before:
+            out["perplexity"] = {"before": before["perplexity"], "after": after["perplexity"]}
+    seconds: Counter[str] = Counter()
+    for line in (*read(directory / "metrics.jsonl"), *lines.values()):
+        seconds.update({key.removeprefix("time/"): value for key, value in line.items() if key.startswith("time/")})
+    return out | {"seconds": dict(seconds)}
+
+
+def head(cfg: Config) -> dict[str, Any]:
+    """What identifies a run in its result."""
+    return {
+        "task": cfg.task.name,
+        "resolver": cfg.resolver.name,
+        "seed": cfg.seed,
+        "steps": cfg.steps,
+        "scale": cfg.scale,
+        "model": cfg.model.path or cfg.model.builtin,
+    }
+
+
+def save_final(directory: Path, policy: Any, tokenizer: Any) -> None:
+    """``final/`` in Hugging Face layout, whole or not at all."""
+    final, temporary = directory / "final", directory / ".final.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    policy.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    with deferred():
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+
+
+def encode(tokenizer: Any, item: Item) -> list[int]:
+    """Token ids of the prompt through the chat template, up to where the answer begins."""
+    return list(tokenizer.apply_chat_template(list(item.prompt), add_generation_prompt=True, return_dict=False))
+
+
+def training_questions(cfg: Config, tokenizer: Any, items: Sequence[Item]) -> list[Question]:
+    """Encoded questions; those with too long a prompt are left out and counted."""
+    limit = cfg.rollout.max_prompt_tokens
+    questions = [Question(item, encode(tokenizer, item)) for item in items]
+    kept = [question for question in questions if len(question.prompt) <= limit]
+    if not kept:
+        shortest = min(len(question.prompt) for question in questions)
+        raise ConfigError("rollout.max_prompt_tokens", f"{limit} leaves no question; the shortest has {shortest} tokens")
+    if len(kept) < len(questions):
+        log.warning("%d of %d questions are longer than %d tokens and left out", len(questions) - len(kept), len(questions), limit)
+    return kept
+
+
+def pick_device(cfg: Config) -> torch.device:
+    """The configured device; ConfigError where it does not exist."""
+    if cfg.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=cfg.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError("device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one") from error

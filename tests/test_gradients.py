@@ -1,0 +1,274 @@
+"""Two gradients, their Gramian and variances against one float64 backward per response and objective."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from pcr_run.gradients import TwoGradients, grouped
+from pcr_run.groups import select
+from pcr_run.policy import disable_dropout
+from pcr_run.resolver import make
+from pcr_run.taps import row_squares, weight_gradient
+
+P, G, T, BETA = 2, 3, 7, 0.3
+N = P * G
+SMALL = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def small(config_class: type, **more: object) -> nn.Module:
+    torch.manual_seed(0)
+    config = config_class(**more)
+    model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
+    if config_class is hf.MixtralConfig:
+        model.set_experts_implementation("eager")  # grouped matrix products know no float64
+    return model
+
+
+ARCHITECTURES = {
+    "llama": lambda: small(hf.LlamaConfig, **SMALL, intermediate_size=24, num_key_value_heads=1),
+    "qwen2_tied": lambda: small(
+        hf.Qwen2Config, **SMALL, intermediate_size=24, num_key_value_heads=2, tie_word_embeddings=True
+    ),
+    "gpt_neox": lambda: small(hf.GPTNeoXConfig, **SMALL, intermediate_size=24),
+    "gpt2": lambda: small(hf.GPT2Config, vocab_size=23, n_embd=16, n_layer=2, n_head=2, n_positions=32),
+    "opt": lambda: small(hf.OPTConfig, **SMALL, ffn_dim=24, word_embed_proj_dim=16, max_position_embeddings=32),
+    "mixtral": lambda: small(
+        hf.MixtralConfig, **SMALL, intermediate_size=24, num_key_value_heads=2, num_local_experts=3
+    ),
+    "gemma2": lambda: small(
+        hf.Gemma2Config, **SMALL, intermediate_size=24, num_key_value_heads=2, head_dim=8, sliding_window=4
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    return ARCHITECTURES[request.param]()
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids [N, T] and per-token coefficients [N, T-1] of the two losses; the last row says nothing to g_pla."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(23, (N, T), generator=generator)
+    pla, sta = torch.randn(2, N, T - 1, generator=generator, dtype=torch.float64) / N
+    pla[-1] = 0
+    return ids, pla, sta
+
+
+class KeepDouble(TorchFunctionMode):
+    """Norms and routers of transformers compute in float32; here they stay in float64, so that 1e-9 means something."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        kwargs = kwargs or {}
+        double = args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64
+        if double and (func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args)):
+            return args[0]
+        if double and kwargs.get("dtype") == torch.float32:
+            kwargs = kwargs | {"dtype": torch.float64}
+        return func(*args, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def keep_double() -> Iterator[None]:
+    with KeepDouble():
+        yield
+
+
+def losses(model: nn.Module, ids: torch.Tensor, pla: torch.Tensor, sta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = model(input_ids=ids, use_cache=False).logits
+    logp = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return (pla * logp).sum(), (sta * torch.exp(logp)).sum()
+
+
+def collect(model: nn.Module, names: list[str], sizes: list[int], unit: str, pad: int = 0) -> TwoGradients:
+    """Feed the batch in microbatches of the given sizes, with ``pad`` more columns of padding."""
+    ids, pla, sta = batch()
+    ids, pla, sta = (torch.nn.functional.pad(x, (0, pad)) for x in (ids, pla, sta))
+    model.zero_grad()
+    with TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G) as two:
+        for i, j, s in zip(ids.split(sizes), pla.split(sizes), sta.split(sizes), strict=True):
+            two.backward(*losses(model, i, j, s), BETA, len(i))
+    return two
+
+
+def brute(model: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
+    """Per-response gradients {name: [2, N, ...]} by one backward each."""
+    named = dict(model.named_parameters())
+    parameters = [named[name] for name in names]
+    ids, pla, sta = batch()
+    rows = []
+    for objective, i in itertools.product(range(2), range(N)):
+        loss = losses(model, ids[i : i + 1], pla[i : i + 1], sta[i : i + 1])[objective]
+        rows.append(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
+    return {
+        name: torch.stack([row[k] for row in rows]).view(2, N, *named[name].shape) for k, name in enumerate(names)
+    }
+
+
+def variance(rows: torch.Tensor, unit: str) -> torch.Tensor:
+    """The textbook formulas of each unit from per-response shares [N, ...] of the batch gradient."""
+    u = (N * rows).view(P, G, -1)
+    prompts, mean = u.mean(1), u.mean((0, 1))
+    if unit == "response":
+        return ((u - prompts[:, None]) ** 2).sum() / (G * (G - 1)) / P**2
+    return ((prompts - mean) ** 2).sum() / (P * (P - 1))
+
+
+@pytest.mark.parametrize("unit", ["response", "query", "microbatch"])
+@pytest.mark.parametrize("modules", ["mlp", "attention", "all"])
+def test_means_gramian_and_variances_equal_one_backward_per_response(model: nn.Module, modules: str, unit: str) -> None:
+    names = select(model, modules)
+    truth = brute(model, names)
+    one = TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G).max_microbatch
+    two = collect(model, names, [min(one, G)] * (N // min(one, G)), unit)
+    table = two.table()
+    for k, name in enumerate(names):
+        g_pla, g_sta = truth[name].sum(1)
+        torch.testing.assert_close(two.plasticity()[name], g_pla, rtol=1e-9, atol=1e-14)
+        torch.testing.assert_close(two.stability()[name], g_sta, rtol=1e-9, atol=1e-14)
+        expected = {
+            "pp": g_pla.square().sum(),
+            "ss": g_sta.square().sum(),
+            "var_pla": variance(truth[name][0], unit),
+            "var_sta": variance(truth[name][1], unit),
+        }
+        for column, value in expected.items():
+            # 1e-24: squares of float64 rounding, for gradients that vanish in exact arithmetic (biases of keys)
+            assert getattr(table, column)[k].item() == pytest.approx(value.item(), rel=1e-9, abs=1e-24), (name, column)
+        product = pytest.approx((g_pla * g_sta).sum().item(), rel=1e-9, abs=1e-24 + 1e-12 * (g_pla.norm() * g_sta.norm()).item())
+        assert table.ps[k].item() == product
+
+
+@pytest.mark.parametrize("unit", ["response", "query"])
+def test_neither_microbatches_nor_padding_change_the_table(model: nn.Module, unit: str) -> None:
+    names = select(model, "mlp")
+    fixed = TwoGradients(model, names, rows=N, group=G, unit=unit).max_microbatch
+    whole = collect(model, names, [min(N, fixed)] * (N // min(N, fixed)), unit).table()
+    for sizes, pad in (([1] * N, 0), ([G] * P, 4), ([N], 2)):
+        if sizes[0] > fixed:
+            continue
+        again = collect(model, names, sizes, unit, pad).table()
+        for column in ("pp", "ps", "ss", "var_pla", "var_sta"):
+            torch.testing.assert_close(getattr(again, column), getattr(whole, column), rtol=1e-9, atol=1e-24)
+
+
+def test_other_parameters_get_the_gradient_of_the_sum(model: nn.Module) -> None:
+    names = select(model, "mlp")
+    size = min(G, TwoGradients(model, names, rows=N, group=G).max_microbatch)
+    collect(model, names, [size] * (N // size), "response")
+    others = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert not set(others) & set(names)
+    model.zero_grad()
+    pla, sta = losses(model, *batch())
+    (pla + BETA * sta).backward()
+    for name, parameter in model.named_parameters():
+        if name not in names and parameter.grad is not None:
+            torch.testing.assert_close(others[name], parameter.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_the_plain_sum_resolves_to_an_ordinary_backward(model: nn.Module) -> None:
+    names = select(model, "all")
+    two = collect(model, names, [1] * N, "response")
+    two.resolve(make("fixed", alpha=0.0), BETA)
+    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    pla, sta = losses(model, *batch())
+    (pla + BETA * sta).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_activation_checkpointing_changes_nothing() -> None:
+    model = ARCHITECTURES["gpt2"]()
+    names = select(model, "mlp")
+    plain = collect(model, names, [G] * P, "response").table()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    disable_dropout(model)
+    model.train()
+    again = collect(model, names, [G] * P, "response").table()
+    for column in ("pp", "ps", "ss", "var_pla", "var_sta"):
+        torch.testing.assert_close(getattr(again, column), getattr(plain, column), rtol=1e-12, atol=0)
+
+
+def test_identical_responses_have_no_variance() -> None:
+    model = ARCHITECTURES["qwen2_tied"]()
+    names = select(model, "mlp")
+    ids, pla, sta = (x[:1].expand(N, -1) for x in batch())
+    with TwoGradients(model, names, rows=N, group=G) as two:
+        two.backward(*losses(model, ids, pla, sta), BETA, N)
+    table = two.table()
+    assert (table.var_pla <= 1e-12 * table.pp).all()
+    assert (table.pp > 0).all()
+
+
+def test_a_group_of_tensors_has_their_sums() -> None:
+    model = ARCHITECTURES["gpt2"]()
+    names = select(model, "mlp")
+    table = collect(model, names, [G] * P, "response").table()
+    groups, _, layers = grouped(names, table, "layer")
+    assert groups == ["layers.0.mlp", "layers.1.mlp"]
+    first = [k for k, name in enumerate(names) if ".h.0." in name]
+    assert layers.ps[0] == pytest.approx(table.ps[first].sum().item(), rel=1e-12)
+
+
+def test_only_the_acting_parameters_are_resolved() -> None:
+    model = ARCHITECTURES["llama"]()
+    names = select(model, "all")
+    two = collect(model, names, [1] * N, "response")
+    acting = set(select(model, "mlp"))
+    pla = {name: gradient.clone() for name, gradient in two.plasticity().items()}
+    resolution = two.resolve(lambda table, beta: (torch.zeros_like(table.pp), torch.ones_like(table.pp)), BETA, acting=acting)
+    for k, (name, parameter) in enumerate(model.named_parameters()):
+        a, b = (0.0, 1.0) if name in acting else (1.0, BETA)
+        assert (resolution.a[k].item(), resolution.b[k].item()) == (a, b)
+        torch.testing.assert_close(parameter.grad, a * pla[name] + b * two.stability()[name])
+
+
+def test_a_missing_microbatch_is_noticed() -> None:
+    model = ARCHITECTURES["llama"]()
+    ids, pla, sta = (x[:G] for x in batch())
+    with TwoGradients(model, select(model, "mlp"), rows=N, group=G) as two:
+        two.backward(*losses(model, ids, pla, sta), BETA, G)
+    with pytest.raises(ValueError, match="6 rows, but 3 came"):
+        two.table()
+
+
+@pytest.mark.parametrize(("rows", "group", "unit"), [(4, 1, "response"), (4, 4, "query"), (4, 4, "microbatch")])
+def test_a_unit_with_nothing_to_compare_is_refused(rows: int, group: int, unit: str) -> None:
+    model = ARCHITECTURES["llama"]()
+    with pytest.raises(ValueError, match="nothing to compare"):
+        TwoGradients(model, select(model, "mlp"), rows=rows, group=group, unit=unit)
+
+
+def test_ghost_norms_equal_those_of_the_products() -> None:
+    x, b = torch.randn(4, 5, 3, dtype=torch.float64), torch.randn(4, 5, 6, dtype=torch.float64)
+    products = torch.stack([weight_gradient(x[i : i + 1], b[i : i + 1], False).square().sum() for i in range(4)])
+    torch.testing.assert_close(row_squares(x, b), products)
+
+
+def test_long_rows_give_the_same_norms_as_short_ones() -> None:
+    """Past the ghost threshold each row's product is formed; the same batch padded past it must agree."""
+    model = ARCHITECTURES["gpt_neox"]()
+    names = select(model, "mlp")
+    short = collect(model, names, [G] * P, "response").table()
+    long = collect(model, names, [G] * P, "response", pad=40).table()
+    torch.testing.assert_close(long.var_pla, short.var_pla, rtol=1e-9, atol=0)
+    torch.testing.assert_close(long.var_sta, short.var_sta, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("frozen", ["embed_tokens", "self_attn"])
+def test_frozen_parameters_elsewhere_do_not_matter(frozen: str) -> None:
+    model = ARCHITECTURES["llama"]()
+    names = select(model, "mlp")
+    before = collect(model, names, [G] * P, "response").table()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(frozen not in name)
+    after = collect(model, names, [G] * P, "response").table()
+    torch.testing.assert_close(after.pp, before.pp)
+    torch.testing.assert_close(after.var_sta, before.var_sta)
