@@ -106,6 +106,17 @@ def test_alpha_is_the_share_of_the_variance() -> None:
     assert (variance_alpha(rising).diff() > 0).all()
 
 
+def test_a_negative_estimate_of_a_variance_counts_as_zero() -> None:
+    pla, sta = conflicting(4, k=3)
+    assert variance_alpha(table(pla, sta, f64(-1, 1, -1), f64(1, -1, -1))).tolist() == [0, 1, 0]
+
+
+def test_pcgrad_needs_both_directions() -> None:
+    no_plasticity = GradientTable(*f64(0, -1, 1, 1, 1)[:, None])
+    a, b = make("pcgrad")(no_plasticity, 0.3)
+    assert (a.item(), b.item()) == (1.0, 0.3)
+
+
 def test_alpha_scales_compare_different_variances() -> None:
     pla, sta = conflicting(5)
     t, beta = table(pla, sta, 2.0, 3.0), 0.1

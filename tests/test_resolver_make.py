@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,22 @@ def test_a_user_s_rule_needs_one_class_in_a_file_on_the_path(half: Path) -> None
     assert isinstance(rule, Resolver)
     assert rule.needs_table
     assert rule.needs_variance
+
+
+def test_the_documented_example_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    source, settings = (re.search(rf"```{kind}\n(.*?)```", text, re.S) for kind in ("python", "yaml"))
+    assert source
+    assert settings
+    (tmp_path / "documented.py").write_text(source[1])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cfg = OmegaConf.merge(
+        OmegaConf.structured(ResolverConfig), OmegaConf.create(settings[1].replace("half:", "documented:"))
+    )
+    rule = from_config(cfg)
+    a, b = rule(TABLE, 0.4)
+    assert (a.item(), b.item()) == (1.0, 0.1)
+    assert not rule.needs_variance
 
 
 def test_a_user_s_rule_may_declare_what_it_needs(half: Path) -> None:
