@@ -126,3 +126,11 @@ def test_a_missing_torchjd_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torchjd", None)
     with pytest.raises(ConfigError, match=r"pip install pcr-run\[torchjd\]"):
         make("torchjd")
+
+
+def test_a_weighting_without_its_solver_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "quadprog", None)
+    with pytest.raises(ConfigError, match=r"quadprog.*pip install pcr-run\[torchjd\]") as caught:
+        make("torchjd", weighting="upgrad")
+    assert caught.value.key == "resolver.weighting"
+    make("torchjd", weighting="mgda")
