@@ -1,1 +1,58 @@
-"""task."""
+"""Tasks: questions, held-out questions, and the name of what verifies an answer. A source is one file here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pcr_run.data import Task
+from pcr_run.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pcr_run.config import TaskConfig
+
+
+def make(cfg: TaskConfig, seed: int) -> Task:
+    """Load a task's questions.
+
+    ``cfg.data`` is ``source``, a module of this package with ``load(seed, **options)`` or ``module:function`` of the
+    user's, and that function's options; it returns (training items, held-out items). Raises ``ConfigError`` for an
+    unknown source or option, an empty side, and a question that is on both sides.
+    """
+    options = dict(cfg.data)
+    load = _loader(options.pop("source", None))
+    _check(load, options)
+    train, test = load(seed, **options)
+    for side, items in (("training", train), ("held-out", test)):
+        if not items:
+            raise ConfigError("task.data", f"the {side} set of task {cfg.name!r} is empty; at least one row is needed")
+    shared = {item.prompt[-1]["content"] for item in train} & {item.prompt[-1]["content"] for item in test}
+    if shared:
+        raise ConfigError("task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them")
+    return Task(cfg.name, cfg.verifier, train, test)
+
+
+def _loader(source: Any) -> Callable[..., Any]:
+    name, _, function = str(source).partition(":")
+    module = name if function else f"pcr_run.task.{name}"
+    try:
+        return getattr(importlib.import_module(module), function or "load")
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(
+            "task.data.source", f"cannot find {source!r} ({error}); give a module of pcr_run.task or module:function"
+        ) from error
+
+
+def _check(load: Callable[..., Any], options: dict[str, Any]) -> None:
+    parameters = list(inspect.signature(load).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = {parameter.name: parameter for parameter in parameters}
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"task.data.{key}", f"unknown option; this source knows {', '.join(known)}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ConfigError(f"task.data.{name}", "this source needs it and it is not set")

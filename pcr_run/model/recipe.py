@@ -1,0 +1,33 @@
+"""The numbers behind the embedded model, apart from the code that trains it."""
+
+from __future__ import annotations
+
+ARCHITECTURE = {
+    "vocab_size": 512,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+"""Of ``Qwen2Config``; heads of 32, which vLLM has kernels for."""
+
+PAD, END = "<|pad|>", "<|end|>"
+ROLES = ("system", "user", "assistant")
+SPECIAL = (PAD, END, *(f"<|{role}|>" for role in ROLES))
+"""The first token ids, in this order."""
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+SEED = 0
+STEPS = 1000
+BATCH = 64
+LEARNING_RATE = 3e-3
+WARMUP = 0.05

@@ -1,0 +1,58 @@
+"""Embedded mathematics: chains of additions and subtractions, a level for each number of steps."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from pcr_run.data import Item
+from pcr_run.task.split import check_levels, draw
+
+LEVELS = range(1, 5)
+PROMPT = "Compute {question}."
+
+
+@dataclass(frozen=True)
+class Chain:
+    """``start`` followed by signed terms; no running value leaves 0..99."""
+
+    start: int
+    terms: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return str(self.start) + "".join(f"{term:+d}" for term in self.terms)
+
+    @property
+    def answer(self) -> int:
+        """The value of the chain."""
+        return self.start + sum(self.terms)
+
+
+def sample(rng: random.Random, level: int) -> Chain:
+    """A random chain of ``level`` terms."""
+    start = value = rng.randint(2, 99)
+    terms = []
+    for _ in range(level):
+        size = rng.randint(2, 9)
+        sign = rng.choice((1, -1))
+        if not 0 <= value + sign * size <= 99:
+            sign = -sign
+        terms.append(sign * size)
+        value += sign * size
+    return Chain(start, tuple(terms))
+
+
+def _item(chain: Chain) -> Item:
+    prompt = ({"role": "user", "content": PROMPT.format(question=chain)},)
+    return Item(f"arithmetic/{chain}", prompt, str(chain.answer), {"level": len(chain.terms)})
+
+
+def load(
+    seed: int, levels: list[int] | None = None, train: int = 1024, test: int = 128
+) -> tuple[list[Item], list[Item]]:
+    """Training problems drawn with ``seed`` and the same held-out problems for every seed; the levels take turns."""
+    levels = check_levels(levels or list(LEVELS), LEVELS)
+    return (
+        [_item(chain) for chain in draw(sample, levels, seed, train, test=False)],
+        [_item(chain) for chain in draw(sample, levels, 0, test, test=True)],
+    )
