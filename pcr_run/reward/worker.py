@@ -26,6 +26,10 @@ def check_answer(job: dict[str, Any]) -> dict[str, Any]:
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     try:
         return {"verdict": equal(job["gold"], job["answer"])}
+    except (RecursionError, MemoryError):
+        return {"verdict": "refused"}
+    except Exception as problem:  # SymPy has no common base for its failures; the count of `error` verdicts is watched
+        return {"verdict": "error", "detail": repr(problem)[:200]}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
