@@ -74,7 +74,7 @@ class SandboxConfig:
     seconds: float = doc("CPU seconds for one program with all its tests", 2.0)
     wall_seconds: float = doc("wall-clock backstop, verdict `stalled`", 20.0)
     memory_mb: int = doc("address space, MiB", 512)
-    processes: int = doc("processes and threads", 1)
+    threads: bool = doc("let programs start threads (never processes)", False)
     file_mb: int = doc("largest file, MiB", 1)
     output_kb: int = doc("output kept, KiB", 64)
 
@@ -135,7 +135,7 @@ class EvaluationConfig:
     """Pass@1 and retention, before, during and after (`evaluation=default|none`)."""
 
     every: int = doc("steps between evaluations; 0 = only before and after", 0)
-    n: int = doc("samples per question", 4)
+    n: int = doc("samples per question; 0 = no evaluation", 4)
     temperature: float = doc("sampling temperature; 0 = greedy", 1.0)
     top_p: float = doc("nucleus sampling", 1.0)
     max_new_tokens: int | None = doc("longest response; null = rollout.max_new_tokens", None)

@@ -229,7 +229,7 @@ def _leaf(text: str) -> Answer:
         return _read(inner)
     if _LETTERS.fullmatch(text):
         return Word(text)
-    if based := re.fullmatch(r"(-?[0-9A-F]+)_\{?(\d{1,2})\}?", text):
+    if based := re.fullmatch(r"(-?[0-9][0-9A-F]*)_\{?(\d{1,2})\}?", text):
         return _based(based[1], int(based[2]))
     rest, unit = number_unit(text)
     if unit is None:

@@ -11,12 +11,12 @@ import contextlib
 import os
 import select
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pcr_run.config import SandboxConfig
 from pcr_run.data import CodeTests, Verdict
-from pcr_run.reward.isolation import Process
+from pcr_run.reward.isolation import Isolation, Process
 from pcr_run.reward.plain import NotPlainError, decode, encode
 
 MAX_MESSAGE = 8 << 20
@@ -57,9 +57,8 @@ class Guest:
         """Define the candidate; raises Ended when that fails."""
         try:
             self._receive()
-        except Ended as problem:
-            raise Ended("error", "the sandbox did not start") from problem
-        self.ended = None
+        except Ended:
+            raise self._end("error", "the sandbox did not start") from None
         self._process.started()
         self._send(encode((entry_point, source))[0])
         kind, what = self._receive()
@@ -82,6 +81,20 @@ class Guest:
         if kind == "raised":
             raise _exception(what)
         raise CandidateError(f"returned a {what}")
+
+    def output(self, limit: int) -> bytes:
+        """Standard output, once the program has ended."""
+        data = bytearray()
+        while True:
+            self._wait([self._process.output], [])
+            part = os.read(self._process.output, 1 << 16)
+            if not part:
+                break
+            data += part
+            if len(data) > limit:
+                raise self._end("wrong", "the program printed too much")
+        self._wait([self._process.handle], [])
+        return bytes(data)
 
     def _end(self, verdict: Verdict, detail: str) -> Ended:
         self.ended = Ended(verdict, detail)
@@ -142,24 +155,26 @@ def _exception(what: Any) -> Exception:
     return CandidateError(f"{names[:1]}: {text}")
 
 
-def judge(tests: CodeTests, program: str, limits: SandboxConfig, bwrap: str, partial: bool) -> Judged:
+def judge(tests: CodeTests, program: str, limits: SandboxConfig, isolation: Isolation, partial: bool) -> Judged:
     """Run all tests of one item. With ``partial`` the tests after a failed one are run too."""
     source = f"{tests.preamble}\n{program}" if tests.preamble else program
     if tests.entry_point is None:
-        return _programs(tests, source, limits, bwrap, partial)
-    return _functions(tests, source, limits, bwrap, partial)
+        return _judge_program(tests, source, limits, isolation, partial)
+    return _judge_function(tests, source, limits, isolation, partial)
 
 
-def _functions(tests: CodeTests, source: str, limits: SandboxConfig, bwrap: str, partial: bool) -> Judged:
-    assert tests.entry_point is not None
-    process = Process(bwrap, limits)
+def _judge_function(
+    tests: CodeTests, source: str, limits: SandboxConfig, isolation: Isolation, partial: bool
+) -> Judged:
+    """One process answers the calls of all tests, so that state between calls is real."""
+    process = Process(isolation, limits)
     guest = Guest(process, limits)
-    passed, detail, ended = 0, "", None
+    passed, detail = 0, ""
     try:
         guest.load(source, tests.entry_point)
         namespace: dict[str, Any] = {"__name__": "tests"}
         exec(tests.setup, namespace)
-        namespace[tests.entry_point] = guest
+        namespace[str(tests.entry_point)] = guest
         for number, block in enumerate(tests.tests):
             try:
                 exec(block, namespace)
@@ -170,18 +185,47 @@ def _functions(tests: CodeTests, source: str, limits: SandboxConfig, bwrap: str,
                     break
             if guest.ended:
                 break
-    except Ended as problem:
-        ended = problem
+    except Ended:
+        pass
     finally:
         cpu = process.close()
-    share = passed / len(tests.tests)
-    ended = ended or guest.ended
+    return _outcome(passed, len(tests.tests), guest.ended, cpu, limits, detail)
+
+
+def _judge_program(
+    tests: CodeTests, source: str, limits: SandboxConfig, isolation: Isolation, partial: bool
+) -> Judged:
+    """A process a test; standard output is compared line by line without trailing blanks."""
+    passed, detail, used = 0, "", 0.0
+    ended: Ended | None = None
+    for number, (stdin, expected) in enumerate(tests.stdio):
+        process = Process(isolation, limits, stdin.encode(), keep_output=True)
+        guest = Guest(process, replace(limits, seconds=limits.seconds - used))
+        output = None
+        try:
+            guest.load(source, None)
+            output = guest.output(len(expected.encode()) + limits.output_kb * 1024)
+        except Ended:
+            ended = guest.ended
+        finally:
+            used += process.close()
+        if output is not None and process.exit_code == 0 and _lines(output) == _lines(expected.encode()):
+            passed += 1
+            continue
+        detail = detail or f"test {number}: " + ("another output" if process.exit_code == 0 else "the program failed")
+        if ended or not partial or used >= limits.seconds:
+            break
+    return _outcome(passed, len(tests.stdio), ended, used, limits, detail)
+
+
+def _lines(output: bytes) -> list[bytes]:
+    return [line.rstrip() for line in output.rstrip().split(b"\n")]
+
+
+def _outcome(passed: int, total: int, ended: Ended | None, cpu: float, limits: SandboxConfig, detail: str) -> Judged:
+    share = passed / total
     if cpu >= limits.seconds:
-        return Judged("timeout", share, f"used {cpu:.1f} s of CPU time")
+        return Judged("timeout", share, f"used {limits.seconds} s of CPU time")
     if ended:
         return Judged(ended.verdict, share, ended.detail)
-    return Judged("correct" if share == 1 else "wrong", share, detail)
-
-
-def _programs(tests: CodeTests, source: str, limits: SandboxConfig, bwrap: str, partial: bool) -> Judged:
-    raise NotImplementedError
+    return Judged("correct" if passed == total else "wrong", share, detail)

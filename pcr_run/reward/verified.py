@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import Item, Score
-from pcr_run.reward.isolation import find_bwrap
+from pcr_run.reward.isolation import candidates
 from pcr_run.reward.verify import CodeReward, MathReward
 from pcr_run.reward.workers import Pool
 
@@ -20,7 +20,7 @@ class Verified:
         if reward.verifier == "math":
             self._verifier = MathReward(reward, self._pool)
         else:
-            self._verifier = CodeReward(reward, sandbox, {"bwrap": find_bwrap()[0]}, self._pool)
+            self._verifier = CodeReward(reward, sandbox, candidates(sandbox.isolation)[0], self._pool)
 
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
         """One score for each pair, in order."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
-from typing import Any
 
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item, Score, Verdict
 from pcr_run.reward import answer
+from pcr_run.reward.isolation import Isolation
 from pcr_run.reward.workers import Pool
 
 _SIMPLE = re.compile(r"[-+]?(?:\d{1,100}(?:\.\d{1,100})?|\.\d{1,100})", re.ASCII)
@@ -60,7 +59,7 @@ class MathReward:
 class CodeReward:
     """1 for a program that passes all its tests, or the share of tests passed with ``partial``."""
 
-    def __init__(self, reward: RewardConfig, sandbox: SandboxConfig, isolation: dict[str, Any], pool: Pool) -> None:
+    def __init__(self, reward: RewardConfig, sandbox: SandboxConfig, isolation: Isolation, pool: Pool) -> None:
         self.reward, self.sandbox, self.isolation, self.pool = reward, sandbox, isolation, pool
 
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
@@ -70,7 +69,7 @@ class CodeReward:
             assert isinstance(item.reference, CodeTests)
             pairs.append((item.reference, answer.program(text)))
         unique = [pair for pair in dict.fromkeys(pairs) if pair[1].strip()]
-        shared = {"kind": "code", "partial": self.reward.partial, "sandbox": asdict(self.sandbox), **self.isolation}
+        shared = {"kind": "code", "partial": self.reward.partial, "sandbox": asdict(self.sandbox), "isolation": asdict(self.isolation)}
         jobs = [{**shared, "tests": asdict(tests), "program": program} for tests, program in unique]
         replies = dict(zip(unique, self.pool.map(jobs, self.sandbox.wall_seconds + 10), strict=True))
         scores = []

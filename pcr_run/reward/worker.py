@@ -38,6 +38,7 @@ def run_program(job: dict[str, Any]) -> dict[str, Any]:
     """One program with its tests, in a child of this process, so that no item sees what another one left behind."""
     from pcr_run.config import SandboxConfig
     from pcr_run.data import CodeTests
+    from pcr_run.reward.isolation import Isolation
     from pcr_run.reward.judge import judge
 
     inbox, outbox = os.pipe()
@@ -46,7 +47,8 @@ def run_program(job: dict[str, Any]) -> dict[str, Any]:
         try:
             limits = SandboxConfig(**job["sandbox"])
             signal.setitimer(signal.ITIMER_REAL, limits.wall_seconds + 5)
-            judged = judge(CodeTests(**job["tests"]), job["program"], limits, job["bwrap"], job["partial"])
+            isolation = Isolation(**job["isolation"])
+            judged = judge(CodeTests(**job["tests"]), job["program"], limits, isolation, job["partial"])
             os.write(outbox, json.dumps(asdict(judged)).encode())
         except BaseException:  # the fork must not go on as a second worker
             traceback.print_exc()
