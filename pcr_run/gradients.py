@@ -270,7 +270,7 @@ def grouped(names: Sequence[str], table: GradientTable, granularity: str) -> tup
     Squared norms, inner products and traces of covariances add up over parameters.
     """
     groups, index = group_index(names, granularity)
-    where = torch.tensor(index)
+    where = torch.tensor(index, dtype=torch.long)
     zeros = torch.zeros(len(groups), dtype=torch.float64)
     return groups, where, each(table, lambda column: zeros.index_add(0, where, column))
 

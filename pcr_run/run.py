@@ -20,7 +20,7 @@ from pcr_run.errors import ConfigError, Interrupted
 from pcr_run.evaluation import Evaluator, Questions, difference
 from pcr_run.interrupt import deferred
 from pcr_run.learner import Learner
-from pcr_run.loop import Clock, Question, train_step
+from pcr_run.loop import Clock, Question, collect, learn
 from pcr_run.report import result
 from pcr_run.rollout import make_worker
 from pcr_run.seeds import derive

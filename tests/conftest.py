@@ -1,53 +1,31 @@
-"""The command line inside the test's process: as a user types it, without the start of an interpreter."""
+"""Shared fixtures: everything offline, one embedded model for the whole suite, nothing outside temporary directories."""
 
-from __future__ import annotations
-
-import contextlib
-import logging
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
-import fake_run
-import pytest
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: more threads only wait for each other
 
-from pcr_run import cli
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from torch.overrides import TorchFunctionMode  # noqa: E402
 
 
-@dataclass(frozen=True)
-class Ended:
-    code: int
-    out: str
-    err: str
+class KeepDouble(TorchFunctionMode):
+    """Refuses casts from float64 to float32."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        kwargs = kwargs or {}
+        double = args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64
+        if double and (func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args)):
+            return args[0]
+        if double and kwargs.get("dtype") == torch.float32:
+            kwargs = kwargs | {"dtype": torch.float64}
+        return func(*args, **kwargs)
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Callable]:
-    """``command("steps=5")`` in an empty directory, with a fake run in the place of training."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    terminal = logging.getLogger("pcr_run").handlers
-    monkeypatch.setitem(sys.modules, "pcr_run.run", None)
-    fake_run.install()
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["pcr-run", *arguments])
-        code = 0
-        with contextlib.ExitStack() as stack:
-            stack.callback(capsys.readouterr)
-            try:
-                code = cli.main()
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-            out, err = capsys.readouterr()
-        return Ended(code, out, err)
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    logging.getLogger("pcr_run").handlers = terminal
+def float64_throughout() -> Iterator[None]:
+    """Norms and routers of transformers compute in float32 always; here they stay in float64, so 1e-9 means something."""
+    with KeepDouble():
+        yield

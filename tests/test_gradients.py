@@ -1,13 +1,11 @@
 """Two gradients, their Gramian and variances against one float64 backward per response and objective."""
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
 import transformers as hf
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from pcr_run.gradients import TwoGradients, grouped
 from pcr_run.groups import select
@@ -15,6 +13,7 @@ from pcr_run.policy import disable_dropout
 from pcr_run.resolver import make
 from pcr_run.taps import row_squares, weight_gradient
 
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 P, G, T, BETA = 2, 3, 7, 0.3
 N = P * G
 SMALL = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -58,25 +57,6 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     pla, sta = torch.randn(2, N, T - 1, generator=generator, dtype=torch.float64) / N
     pla[-1] = 0
     return ids, pla, sta
-
-
-class KeepDouble(TorchFunctionMode):
-    """Norms and routers of transformers compute in float32; here they stay in float64, so that 1e-9 means something."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
-        kwargs = kwargs or {}
-        double = args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64
-        if double and (func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args)):
-            return args[0]
-        if double and kwargs.get("dtype") == torch.float32:
-            kwargs = kwargs | {"dtype": torch.float64}
-        return func(*args, **kwargs)
-
-
-@pytest.fixture(autouse=True)
-def keep_double() -> Iterator[None]:
-    with KeepDouble():
-        yield
 
 
 def losses(model: nn.Module, ids: torch.Tensor, pla: torch.Tensor, sta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

