@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
@@ -35,7 +36,15 @@ class CellsConf:
     gpus: list[Any] = field(default_factory=list)  # one a cell, by CUDA_VISIBLE_DEVICES; empty = left as is
 
 
+@dataclass
+class CellsSweeperConf(BasicSweeperConf):
+    """Hydra's own sweeper, without composing each cell once more before the launcher does."""
+
+    _target_: str = "hydra_plugins.pcr_cells.CellsSweeper"
+
+
 ConfigStore.instance().store(group="hydra/launcher", name="cells", node=CellsConf, provider="pcr_run")
+ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellsSweeperConf, provider="pcr_run")
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,15 @@ class CellsLauncher(Launcher):
         cell.directory.mkdir(parents=True, exist_ok=True)
         with (cell.directory / "console.log").open("ab") as console:
             return subprocess.Popen(command, env=environment, process_group=0, stdout=console, stderr=console)
+
+
+class CellsSweeper(BasicSweeper):
+    """The product of all swept overrides."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Left to the launcher ``cells``, which checks more than that a cell composes."""
+        if not isinstance(self.launcher, CellsLauncher):
+            super().validate_batch_is_legal(batch)
 
 
 def _outcome(cell: Cell, code: int) -> str:

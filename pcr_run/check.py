@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from omegaconf import OmegaConf
-
 from pcr_run.compose import FREE, no_such, to_dict
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError
+from pcr_run.report import result
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,6 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sandbox.seconds": _POSITIVE,
     "sandbox.wall_seconds": _POSITIVE,
     "sandbox.memory_mb": _COUNT,
-    "sandbox.processes": _COUNT,
     "sandbox.file_mb": _at_least(0),
     "sandbox.output_kb": _COUNT,
     "resolver.alpha": _SHARE,
@@ -132,13 +130,8 @@ def check(cfg: Config) -> None:
 
 def check_directory(cfg: Config, directory: Path) -> None:
     """Raise ``ConfigError`` unless this configuration may write there: an unused directory, or one of its own."""
-    config = directory / "config.yaml"
-    if config.exists():
-        try:
-            made_by: Any = OmegaConf.to_container(OmegaConf.load(config))
-        except Exception as error:
-            raise ConfigError(str(config), f"not readable as a configuration ({error}); move it away") from error
-        different = sorted(_differences(made_by, to_dict(cfg)))
+    if (directory / "config.yaml").exists():
+        different = sorted(_differences(result.read_config(directory), to_dict(cfg)))
         if different:
             shown = "; ".join(different[:8]) + ("; ..." if len(different) > 8 else "")
             message = f"{directory} was made by another configuration ({shown}); choose another directory"

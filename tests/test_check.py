@@ -14,6 +14,8 @@ from pcr_run.config import Config
 from pcr_run.errors import ConfigError
 from pcr_run.report import result
 
+pytest_plugins = ["command_line"]
+
 
 def config(*overrides: str) -> Config:
     compose.register()
@@ -125,16 +127,16 @@ def no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_login")
 @pytest.mark.parametrize(("typed", "key", "says"), BAD, ids=[case[0] for case in BAD])
-def test_bad_input_ends_with_one_message_that_names_the_key(command, tmp_path, typed, key, says):
-    (tmp_path / "a_file").write_text("content")
+def test_bad_input_ends_with_one_message_that_names_the_key(command, work, typed, key, says):
+    (work / "a_file").write_text("content")
     ended = command(*typed.split(" "))
     assert ended.code == 2
     assert ended.out == ""
     assert ended.err.startswith(f"pcr-run: error: {key}")
     assert says in ended.err
     assert "Traceback" not in ended.err
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert files == [tmp_path / "a_file"]
+    files = [path for path in work.rglob("*") if path.is_file()]
+    assert files == [work / "a_file"]
     assert files[0].read_text() == "content"
 
 

@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-import fake_run
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
-PCR_RUN = (sys.executable, "-P", "-m", "pcr_run.cli")
-
-
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """``shell("steps=5")`` starts a real process in an empty directory, with a fake run in the place of training."""
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(Path(fake_run.__file__).read_text())
-    monkeypatch.setenv("PYTHONPATH", str(site))
-    monkeypatch.chdir(tmp_path)
-
-    def start(*arguments: str, command: tuple[str, ...] = PCR_RUN, **fakes: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*command, *arguments],
-            env={**os.environ, "FAKE_RUN": json.dumps(fakes)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
+pytest_plugins = ["command_line"]
 
 
 def only(directory: Path, pattern: str) -> Path:
@@ -44,34 +19,27 @@ def only(directory: Path, pattern: str) -> Path:
     return found
 
 
-def wait_for(condition, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.02)
-
-
-def test_a_run_ends_with_0_and_leaves_its_resolved_configuration(command, tmp_path):
+def test_a_run_ends_with_0_and_leaves_its_resolved_configuration(command, work):
     assert command("steps=7", "task=code").code == 0
-    directory = only(tmp_path, "outputs/code-pcr-seed0-steps7-*")
+    directory = only(work, "outputs/code-pcr-seed0-steps7-*")
     config = yaml.safe_load((directory / "config.yaml").read_text())
     assert config["steps"] == 7
     assert config["reward"]["verifier"] == "sandbox"
     assert json.loads((directory / "result.json").read_text())["status"] == "complete"
 
 
-def test_the_same_command_uses_the_same_directory_and_another_one_another(command, tmp_path):
+def test_the_same_command_uses_the_same_directory_and_another_one_another(command, work):
     for _ in range(2):
         command("steps=7", "learner.lr=1e-5")
     command("learner.lr=1e-5", "steps=7", "checkpoint.every=3", "tracker.wandb.mode=disabled")
-    assert len(list(tmp_path.glob("outputs/*"))) == 1
+    assert len(list(work.glob("outputs/*"))) == 1
     command("steps=7", "learner.lr=2e-5")
-    assert len(list(tmp_path.glob("outputs/*"))) == 2
+    assert len(list(work.glob("outputs/*"))) == 2
 
 
-def test_values_with_slashes_and_spaces_give_one_plain_directory_name(command, tmp_path):
+def test_values_with_slashes_and_spaces_give_one_plain_directory_name(command, work):
     command("resolver.pattern='layers/.* mlp'", "learner.betas=[0.9,0.99]")
-    (name,) = (path.name for path in (tmp_path / "outputs").iterdir())
+    (name,) = (path.name for path in (work / "outputs").iterdir())
     assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 
 
@@ -84,15 +52,12 @@ def test_values_with_slashes_and_spaces_give_one_plain_directory_name(command, t
         ("full", 1, "pcr-run: error: no space left for "),
     ],
 )
-def test_an_error_is_one_line_on_the_terminal_and_a_traceback_in_the_log(
-    command, tmp_path, monkeypatch, behaviour, code, says
-):
-    monkeypatch.setenv("FAKE_RUN", json.dumps({"pcr": behaviour}))
-    ended = command()
+def test_an_error_is_one_line_on_the_terminal_and_a_traceback_in_the_log(command, work, behaviour, code, says):
+    ended = command(pcr=behaviour)
     assert (ended.code, ended.out) == (code, "")
     assert ended.err.startswith(says)
     assert ended.err.count("\n") == 1
-    directory = only(tmp_path, "outputs/*")
+    directory = only(work, "outputs/*")
     assert "Traceback" in (directory / "run.log").read_text()
     result = json.loads((directory / "result.json").read_text())
     assert result["status"] == "failed"
@@ -100,29 +65,27 @@ def test_an_error_is_one_line_on_the_terminal_and_a_traceback_in_the_log(
     assert (result["task"], result["resolver"], result["seed"]) == ("math", "pcr", 0)
 
 
-def test_a_failed_run_can_be_started_again_with_the_same_command(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("FAKE_RUN", json.dumps({"pcr": "failed"}))
-    assert command().code == 1
-    monkeypatch.delenv("FAKE_RUN")
+def test_a_failed_run_can_be_started_again_with_the_same_command(command, work):
+    assert command(pcr="failed").code == 1
     assert command().code == 0
-    assert json.loads((only(tmp_path, "outputs/*") / "result.json").read_text())["status"] == "complete"
+    assert json.loads((only(work, "outputs/*") / "result.json").read_text())["status"] == "complete"
 
 
-def test_a_directory_of_another_configuration_is_left_as_it_is(command, tmp_path):
+def test_a_directory_of_another_configuration_is_left_as_it_is(command, work):
     command("hydra.run.dir=here", "steps=5")
-    before = {path: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    before = {path: path.read_bytes() for path in (work / "here").iterdir()}
     ended = command("hydra.run.dir=here", "steps=6")
     assert ended.code == 2
     assert "steps: 5 there, 6 here" in ended.err
-    assert {path: path.read_bytes() for path in (tmp_path / "here").iterdir()} == before
+    assert {path: path.read_bytes() for path in (work / "here").iterdir()} == before
 
 
-def test_resume_never_leaves_an_existing_run_as_it_is(command, tmp_path):
+def test_resume_never_leaves_an_existing_run_as_it_is(command, work):
     command("hydra.run.dir=here")
-    before = {path: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    before = {path: path.read_bytes() for path in (work / "here").iterdir()}
     ended = command("hydra.run.dir=here", "resume=never")
     assert (ended.code, ended.err[:24]) == (2, "pcr-run: error: resume: ")
-    assert {path: path.read_bytes() for path in (tmp_path / "here").iterdir()} == before
+    assert {path: path.read_bytes() for path in (work / "here").iterdir()} == before
 
 
 def test_bad_input_shows_no_traceback_in_a_real_process(shell):
@@ -140,22 +103,22 @@ def test_flags_that_are_wrong_end_with_2(command, arguments):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_resumable(shell, tmp_path, number, code):
+def test_a_signal_ends_a_run_resumable(shell, work, wait_for, number, code):
     process = shell(pcr="slow")
-    wait_for(lambda: list(tmp_path.glob("outputs/*/metrics.jsonl")))
+    wait_for(lambda: list(work.glob("outputs/*/metrics.jsonl")))
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     assert process.returncode == code
     assert err == "pcr-run: interrupted; the same command goes on from the newest checkpoint\n"
-    assert json.loads((only(tmp_path, "outputs/*") / "result.json").read_text())["status"] == "interrupted"
+    assert json.loads((only(work, "outputs/*") / "result.json").read_text())["status"] == "interrupted"
     again = shell()
     again.communicate(timeout=20)
     assert again.returncode == 0
 
 
-def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_it(shell, tmp_path):
+def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_it(shell, work, wait_for):
     first = shell(pcr="slow")
-    wait_for(lambda: list(tmp_path.glob("outputs/*/metrics.jsonl")))
+    wait_for(lambda: list(work.glob("outputs/*/metrics.jsonl")))
     second = shell()
     _, err = second.communicate(timeout=20)
     assert second.returncode == 2
@@ -169,7 +132,7 @@ def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_i
 
 def test_help_is_fast_and_says_what_can_be_chosen(shell):
     start = time.monotonic()
-    out, err = shell("--help", command=(str(Path(sys.executable).with_name("pcr-run")),)).communicate()
+    out, err = shell("--help", program=(str(Path(sys.executable).with_name("pcr-run")),)).communicate()
     assert time.monotonic() - start < 3
     assert err == ""
     for part in ("resolver: fixed, none, pcgrad, pcr", "Exit codes", "pcr-run -m ", "--config-dir", "dry_run=true"):
@@ -203,7 +166,7 @@ def test_nothing_heavy_is_imported_for_help_bad_input_or_a_dry_run(shell):
     code = "import atexit, sys; atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)));"
     code += "from pcr_run.cli import main; sys.exit(main())"
     for arguments, ends in (("--cfg job", 0), ("dry_run=true", 0), ("-m dry_run=true seed=0,1", 0), ("steps=-1", 2)):
-        process = shell(*arguments.split(), command=(sys.executable, "-c", code))
+        process = shell(*arguments.split(), program=("-c", code))
         _, err = process.communicate()
         loaded = {name.partition(".")[0] for name in err.split()}
         assert process.returncode == ends, err
@@ -211,25 +174,25 @@ def test_nothing_heavy_is_imported_for_help_bad_input_or_a_dry_run(shell):
         assert not loaded & {"torch", "transformers", "datasets", "wandb", "numpy"}, arguments
 
 
-def test_a_resolver_in_a_directory_of_the_user_is_found(command, tmp_path):
-    (tmp_path / "mine" / "resolver").mkdir(parents=True)
-    (tmp_path / "mine" / "resolver" / "half_way.yaml").write_text("name: half_way:HalfWay\noptions: {share: 0.5}\n")
-    (tmp_path / "mine" / "half_way.py").write_text("class HalfWay: ...\n")
+def test_a_resolver_in_a_directory_of_the_user_is_found(command, work):
+    (work / "mine" / "resolver").mkdir(parents=True)
+    (work / "mine" / "resolver" / "half_way.yaml").write_text("name: half_way:HalfWay\noptions: {share: 0.5}\n")
+    (work / "mine" / "half_way.py").write_text("class HalfWay: ...\n")
     assert command("--config-dir", "mine", "resolver=half_way").code == 0
-    config = yaml.safe_load((only(tmp_path, "outputs/math-half_way-HalfWay-*") / "config.yaml").read_text())
+    config = yaml.safe_load((only(work, "outputs/math-half_way-HalfWay-*") / "config.yaml").read_text())
     assert config["resolver"]["options"] == {"share": 0.5}
     assert command("--config-dir", "mine", "resolver=half_way", "resolver.name=half:HalfWay").code == 2
 
 
-def test_a_key_that_a_users_yaml_misspells_is_named(command, tmp_path):
-    (tmp_path / "mine" / "resolver").mkdir(parents=True)
-    (tmp_path / "mine" / "resolver" / "typo.yaml").write_text("name: fixed\nalhpa: 0.3\n")
+def test_a_key_that_a_users_yaml_misspells_is_named(command, work):
+    (work / "mine" / "resolver").mkdir(parents=True)
+    (work / "mine" / "resolver" / "typo.yaml").write_text("name: fixed\nalhpa: 0.3\n")
     ended = command("--config-dir", "mine", "resolver=typo")
     assert ended.code == 2
     assert ended.err.startswith("pcr-run: error: resolver.alhpa: no such key; did you mean resolver.alpha")
 
 
-def test_warnings_reach_the_terminal_and_the_log(command, tmp_path):
+def test_warnings_reach_the_terminal_and_the_log(command, work):
     ended = command("learner.kl=k1")
     assert ended.code == 0
     assert ended.err.startswith("pcr-run: WARNING: learner.kl: k1 has zero expected gradient")

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pcr_run.compose import FREE
 from pcr_run.errors import ConfigError
 from pcr_run.report import result
@@ -39,7 +37,7 @@ def load(directory: Path) -> list[Cell]:
         raise ConfigError(str(directory), "no such directory; give that of a sweep or of a run")
     places = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
     cells = [
-        Cell(place, dict(_flat(yaml.safe_load((place / "config.yaml").read_text()))), result.read(place))
+        Cell(place, dict(_flat(result.read_config(place))), result.read(place))
         for place in places
         if (place / "config.yaml").is_file()
     ]

@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pcr_run.compose import to_dict
 from pcr_run.config import Config
+from pcr_run.errors import ConfigError
 from pcr_run.tracker.records import finite
 
 
@@ -21,6 +24,18 @@ def read(directory: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The configuration that made a run directory; raises ``ConfigError`` for a damaged file."""
+    path = directory / "config.yaml"
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), f"not readable as a configuration ({error}); move it away") from error
+    if not isinstance(found, dict):
+        raise ConfigError(str(path), "not a configuration; move it away")
+    return found  # type: ignore[return-value]
 
 
 def write(directory: Path, result: dict[str, Any]) -> None:

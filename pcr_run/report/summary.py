@@ -16,6 +16,10 @@ Row = dict[str, Any]
 
 MEANS = ("conflict_rate", "alpha", "cos_pla_sta", "cos_update_sta")
 SHARE = "share_cos_update_sta>=0"
+SCORES = (
+    *("seeds", "status", "before", "after", "difference", "difference_ci95", "interval_over"),
+    *("to_none", "to_none_ci95", "to_none_over"),
+)
 NUMBERS = ("perplexity_before", "perplexity_after", *MEANS, SHARE)
 
 NOTES = """\
@@ -34,7 +38,8 @@ def write(directory: Path) -> str:
     cells = load(directory)
     keys = varied(cells)
     rows = table(cells, keys)
-    names = dict.fromkeys(name for row in rows for name in row)
+    others = sorted({name for row in rows for name in row if name.endswith("_change")})
+    names = [*map(label, keys), *SCORES, *others, *NUMBERS, "seconds", "reason"]
     with (directory / "summary.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
