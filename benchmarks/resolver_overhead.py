@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -129,7 +130,9 @@ def peak_memory(size: Size, resolver: str) -> int:
     model, learner = build(size, resolver)
     for step in (1, 2):
         learner.update(batch(size, model.config.vocab_size), step)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its peak survives exec, so a child would report its parent's.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
 
 def mlp_bytes(size: Size) -> int:
@@ -185,8 +188,7 @@ def main() -> None:
                     flush=True,
                 )
     if args.json:
-        with open(args.json, "w") as file:  # noqa: PTH123
-            json.dump(results, file, indent=2)
+        Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

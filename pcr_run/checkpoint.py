@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 STATE, MANIFEST = "state.pt", "manifest.json"
 
 
-class HashingWriter:
+class HashingWriter(io.RawIOBase):
     """A binary file that knows the SHA-256 of what was written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         """Write and hash."""
         self.sha256.update(data)
         self.bytes += len(data)
@@ -52,7 +53,7 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         temporary.mkdir()
         with (temporary / STATE).open("wb") as file:
             writer = HashingWriter(file)
-            torch.save({**state, "step": step, "random": random_state()}, writer)
+            torch.save({**state, "step": step, "random": random_state()}, writer)  # type: ignore[arg-type]
             sync(file)
         with (temporary / MANIFEST).open("w") as manifest:
             json.dump({"step": step, "sha256": writer.sha256.hexdigest(), "bytes": writer.bytes}, manifest)
@@ -107,12 +108,12 @@ def damage(path: Path) -> str | None:
 def random_state() -> dict[str, Any]:
     """Global random states, as values that ``torch.load(weights_only=True)`` accepts."""
     version, internal, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = np.random.get_state(legacy=True)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": [version, list(internal), gauss],
-        "numpy": [name, keys.tolist(), *rest],
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
     }
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from pcr_run.data import Item, Reward, RolloutWorker, Sampling
 from pcr_run.policy import logprobs, split
@@ -39,7 +40,9 @@ class Evaluator:
     sampling: Sampling
     seed: int
 
-    def __call__(self, worker: RolloutWorker, model: nn.Module, decode: Callable[[Sequence[int]], str]) -> dict[str, Any]:
+    def __call__(
+        self, worker: RolloutWorker, model: PreTrainedModel, decode: Callable[[Sequence[int]], str]
+    ) -> dict[str, Any]:
         """``{"tasks": {name: score}, "perplexity": float}``; for the fields of a score see ``pass_at_1``."""
         out: dict[str, Any] = {"tasks": {}}
         for questions in self.tasks:
@@ -82,7 +85,7 @@ def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, 
     return score["pass@1"], score["stderr"]
 
 
-def perplexity(model: nn.Module, documents: Sequence[Tensor]) -> float:
+def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:
     """exp of the mean negative log-likelihood per token, the first token of each document not counted."""
     policy = split(model)
     total, tokens = 0.0, 0

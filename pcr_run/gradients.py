@@ -25,7 +25,17 @@ from torch import Tensor, nn
 
 from pcr_run.groups import group_index
 from pcr_run.resolver import GradientTable, Resolver
-from pcr_run.taps import chunks, ghost_is_cheaper, linear_modules, row_preserving, row_squares, tap, weight_gradient
+from pcr_run.taps import (
+    Sink,
+    chunks,
+    ghost_is_cheaper,
+    linear_modules,
+    row_preserving,
+    row_squares,
+    tap,
+    token_gram,
+    weight_gradient,
+)
 
 UNITS = ("response", "query", "microbatch")
 
@@ -48,7 +58,9 @@ class Unit:
         """The unit called ``name`` for a batch of ``rows`` responses in groups of ``group``."""
         part, whole = {"response": (1, group), "query": (group, rows), "microbatch": (microbatch or rows, rows)}[name]
         if whole < 2 * part or whole % part or rows % whole:
-            raise ValueError(f"unit {name}: {rows} rows, wholes of {whole} and parts of {part} leave nothing to compare")
+            raise ValueError(
+                f"unit {name}: {rows} rows, wholes of {whole} and parts of {part} leave nothing to compare"
+            )
         return cls(part, whole)
 
     @property
@@ -180,34 +192,38 @@ class TwoGradients:
             self._sta[name].add(from_sta, rows)
         self._seen += rows
 
-    def _receive(self, path: str):  # noqa: ANN202
-        module = self._tapped[path]
-        transposed = not isinstance(module, nn.Linear)  # Conv1D keeps [in, out]
+    def _receive(self, path: str) -> Sink:
+        transposed = not isinstance(self._tapped[path], nn.Linear)  # Conv1D keeps [in, out]
 
         def sink(x: Tensor, cotangent: Tensor) -> None:
             if self._beta is None:
                 self._stability[path] = cotangent
                 return
             from_sta = self._stability.pop(path)
-            self._add(path, transposed, x, cotangent - self._beta * from_sta, self._pla)
-            self._add(path, transposed, x, from_sta, self._sta)
+            from_pla = cotangent - self._beta * from_sta
+            x = x.to(cotangent.dtype)
+            ghost = token_gram(x) if self.unit.part == 1 and ghost_is_cheaper(x, cotangent) else None
+            for b, moments in ((from_pla, self._pla), (from_sta, self._sta)):
+                self._add(path, transposed, x, b, ghost, moments)
 
         return sink
 
-    def _add(self, path: str, transposed: bool, x: Tensor, b: Tensor, moments: dict[str, Moments]) -> None:
+    def _add(
+        self, path: str, transposed: bool, x: Tensor, b: Tensor, ghost: Tensor | None, moments: dict[str, Moments]
+    ) -> None:
         """Weight and bias gradients of one microbatch from inputs x [rows, T, in] and cotangents b [rows, T, out]."""
-        x = x.to(b.dtype)
         by_row = self.unit.part == 1
-        ghost = by_row and ghost_is_cheaper(x, b)
         weight, bias = moments.get(f"{path}.weight"), moments.get(f"{path}.bias")
         for rows in chunks(len(x), min(self.unit.piece, len(x))):
             xs, bs = x[rows], b[rows]
+            row_sum: Tensor | None = None
             if weight is not None:
-                if by_row and not ghost:
+                if by_row and ghost is None:
                     piece, row_sum = sum_of_rows(xs, bs, transposed)
                 else:
                     piece = weight_gradient(xs, bs, transposed)
-                    row_sum = row_squares(xs, bs).sum(dtype=torch.float64) if ghost else None
+                    if ghost is not None:
+                        row_sum = row_squares(ghost[rows], bs).sum(dtype=torch.float64)
                 weight.add(piece, len(xs), row_sum)
             if bias is not None:
                 per_row = bs.sum(1)
@@ -244,12 +260,17 @@ class TwoGradients:
     def resolve(
         self, resolver: Resolver, beta: float, granularity: str = "layer", acting: Collection[str] | None = None
     ) -> Resolution:
-        """Apply ``resolver`` to the parameters ``acting`` (default: all named), the plain sum to the other named ones."""
+        """Apply ``resolver`` to the parameters ``acting`` (default: all named); the plain sum to the others."""
         table = self.table()
         chosen = [i for i, name in enumerate(self.names) if acting is None or name in acting]
-        _, index, groups = grouped([self.names[i] for i in chosen], each(table, lambda column: column[chosen]), granularity)
+        _, index, groups = grouped(
+            [self.names[i] for i in chosen], each(table, lambda column: column[chosen]), granularity
+        )
         a_group, b_group = resolver(groups, beta)
-        a, b = torch.ones(len(self.names), dtype=torch.float64), torch.full((len(self.names),), beta, dtype=torch.float64)
+        a, b = (
+            torch.ones(len(self.names), dtype=torch.float64),
+            torch.full((len(self.names),), beta, dtype=torch.float64),
+        )
         a[chosen], b[chosen] = a_group[index], b_group[index]
         self.apply(a, b)
         return Resolution(table, a, b)
@@ -287,13 +308,12 @@ def tappable(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
 
 def sum_of_rows(x: Tensor, b: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
     """Gradient of a block of rows and the sum of its rows' squared norms, one row's product at a time."""
-    total: Tensor | None = None
-    squares: Tensor = torch.zeros((), dtype=torch.float64, device=x.device)
-    for row in chunks(len(x), 1):
-        piece = weight_gradient(x[row], b[row], transposed)
+    total = weight_gradient(x[:1], b[:1], transposed)
+    squares = square(total)
+    for row in range(1, len(x)):
+        piece = weight_gradient(x[row : row + 1], b[row : row + 1], transposed)
         squares = squares + square(piece)
-        total = piece if total is None else total.add_(piece)
-    assert total is not None
+        total.add_(piece)
     return total, squares
 
 

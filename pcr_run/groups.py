@@ -15,7 +15,8 @@ from pcr_run.errors import ConfigError
 KINDS = {
     "norm": re.compile(r"norm|^ln_|^ln\d?$", re.I),
     "mlp": re.compile(
-        r"(^|_)(mlp|ffn|ff|moe|feed_?forward|experts?|densereludense)(_|$)|^(fc1|fc2|fc_in|fc_out)$|^intermediate$", re.I
+        r"(^|_)(mlp|ffn|ff|moe|feed_?forward|experts?|densereludense)(_|$)|^(fc1|fc2|fc_in|fc_out)$|^intermediate$",
+        re.I,
     ),
     "attention": re.compile(r"(^|_)(attn|attention|selfattention)(_|$)", re.I),
     "head": re.compile(r"^(lm_head|embed_out|output_projection|score)$"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from transformers import PreTrainedModel
 
 from pcr_run import objective
 from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig
 from pcr_run.errors import RunError
-from pcr_run.gradients import Resolution, TwoGradients, tappable
+from pcr_run.gradients import TwoGradients, tappable
 from pcr_run.groups import select
 from pcr_run.layers import Products, layer_rows, summary
 from pcr_run.policy import blocks, disable_dropout, freeze, logprobs, split, token_logits, token_logprobs
@@ -35,12 +37,30 @@ class Batch:
     group: int
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a minibatch: token ids, mask, advantages [rows], the two losses' token weights and old log-probs.
+
+    [rows, T] where not said otherwise; ``old`` is None where the policy has not moved since it sampled.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    advantages: Tensor
+    weight: Tensor
+    kl_weight: Tensor
+    old: Tensor | None
+
+    def __getitem__(self, rows: slice) -> Rows:
+        return Rows(*(None if x is None else x[rows] for x in vars(self).values()))  # type: ignore[arg-type]
+
+
 class Learner:
     """Owns the trained model, its optimizer, the reference policy and the resolver."""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         learner: LearnerConfig,
         resolver: ResolverConfig,
         measure: MeasureConfig,
@@ -115,7 +135,7 @@ class Learner:
         names = self.tracked if measuring else self.acting
         ids, mask = batch.ids[part], batch.mask[part]
         weight = objective.token_weights(mask, cfg.aggregation, self.max_new_tokens)
-        minibatch = (ids, mask, batch.advantages[part], weight, weight * batch.kl[part, None], old)
+        minibatch = Rows(ids, mask, batch.advantages[part], weight, weight * batch.kl[part, None], old)
         sums = {key: torch.zeros((), dtype=torch.float64, device=ids.device) for key in SUMS}
         self.optimizer.zero_grad(set_to_none=True)
         resolution, two = None, None
@@ -131,15 +151,18 @@ class Learner:
             )
             with two:
                 for rows in slices(0, len(ids), min(cfg.microbatch, two.max_microbatch)):
-                    features, total, sta = self._cotangents(minibatch, rows, sums, two=True)
+                    features, total, sta = self._cotangents(minibatch[rows], sums, two=True)
                     assert sta is not None
                     two.backward((features * (total - beta * sta)).sum(), (features * sta).sum(), beta, len(features))
             resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting))
         else:
             for rows in slices(0, len(ids), cfg.microbatch):
-                features, total, _ = self._cotangents(minibatch, rows, sums, two=False)
+                features, total, _ = self._cotangents(minibatch[rows], sums, two=False)
                 torch.autograd.backward((features * total).sum())
-        metrics = {"lr": self.scheduler.get_last_lr()[0], **means(sums, int(mask.sum()), self.reference is not None)}
+        metrics = {
+            "lr": float(self.scheduler.get_last_lr()[0]),
+            **means(sums, int(mask.sum()), self.reference is not None),
+        }
         products = self._optimizer_step(metrics, two if measuring else None)
         if two is None or resolution is None:
             return metrics, []
@@ -151,24 +174,20 @@ class Learner:
         rows_out = layer_rows(two.names, resolution, products, self.measured, granularity)
         return metrics, [{"step": step, "update": index, **row} for row in rows_out]
 
-    def _cotangents(
-        self, minibatch: tuple[Tensor, ...], rows: slice, sums: dict[str, Tensor], two: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _cotangents(self, rows: Rows, sums: dict[str, Tensor], two: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features of one microbatch and the cotangents there of L_pla + beta L_sta and, if ``two``, of L_sta.
 
         All [rows, T, d]. The head is run, differentiated and forgotten a block of tokens at a time; gradients of its
         own weights are accumulated on the way.
         """
         cfg, policy = self.cfg, self.policy
-        ids, mask, advantages, weight, kl_weight, old = (None if x is None else x[rows] for x in minibatch)
-        assert ids is not None and mask is not None and weight is not None
-        assert advantages is not None and kl_weight is not None
+        ids, mask = rows.ids, rows.mask
         with self._autocast():
             features = policy.features(ids)
             before = mask[:, 1:]  # the features at position t - 1 predict token t
             hidden, targets = features.detach()[:, :-1][before], ids[mask]
-            advantage = advantages[:, None].expand_as(mask)[mask]
-            pla_weight, sta_weight = weight[mask], kl_weight[mask]
+            advantage = rows.advantages[:, None].expand_as(mask)[mask]
+            pla_weight, sta_weight = rows.weight[mask], rows.kl_weight[mask]
             reference = None
             if self.reference_policy is not None:
                 with torch.no_grad():
@@ -179,7 +198,7 @@ class Learner:
                 logits = token_logits(policy, h, self.temperature)
                 logp = token_logprobs(logits, targets[block])
                 value = logp.detach()
-                sampled = value if old is None else old[mask][block].to(value.dtype)
+                sampled = value if rows.old is None else rows.old[mask][block].to(value.dtype)
                 surrogate = objective.surrogate(
                     value, sampled, advantage[block], pla_weight[block], cfg.clip_low, cfg.clip_high
                 )
@@ -226,7 +245,7 @@ class Learner:
         metrics["nonfinite"] = 0.0
         metrics["clip_factor"] = 1.0
         if self.cfg.max_grad_norm is not None:
-            clip_grads_with_norm_([p for p in self.model.parameters()], self.cfg.max_grad_norm, norm)
+            clip_grads_with_norm_(self.model.parameters(), self.cfg.max_grad_norm, norm)
             metrics["clip_factor"] = min(1.0, self.cfg.max_grad_norm / (metrics["grad_norm"] + 1e-6))
         if two is None:
             self.optimizer.step()
@@ -273,7 +292,7 @@ def means(sums: dict[str, Tensor], tokens: int, reference: bool) -> dict[str, fl
     }
 
 
-def schedule(cfg: LearnerConfig, updates: int):  # noqa: ANN201
+def schedule(cfg: LearnerConfig, updates: int) -> Callable[[int], float]:
     """Factor on the learning rate at each optimizer step: linear warm-up, then constant, linear or cosine decay."""
     warm = round(cfg.warmup * updates)
 

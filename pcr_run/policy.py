@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 LOGITS_AT_ONCE = 2**25
 """Entries of the largest logits block (128 MiB in float32)."""
@@ -29,7 +30,7 @@ class Policy:
 
 
 @torch.no_grad()
-def split(model: nn.Module, whole: bool = False) -> Policy:
+def split(model: PreTrainedModel, whole: bool = False) -> Policy:
     """See ``model`` as a policy; ``whole`` keeps head and backbone in one graph.
 
     Whether the logits are the head's output is tried on a few tokens, since configs do not tell (soft caps, scales).
@@ -83,9 +84,10 @@ def logprobs(policy: Policy, ids: Tensor, mask: Tensor, temperature: float) -> T
     return torch.cat(parts) if parts else features.new_zeros(0)
 
 
-def freeze(model: nn.Module) -> nn.Module:
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the model without gradients, as a reference policy."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    copied: PreTrainedModel = copy.deepcopy(model)
+    return copied.requires_grad_(False).eval()
 
 
 def disable_dropout(model: nn.Module) -> None:

@@ -88,7 +88,9 @@ class Parts:
             temperature=cfg.rollout.temperature,
             max_new_tokens=cfg.rollout.max_new_tokens,
         )
-        self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.pad = (
+            self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        )
         self.worker: RolloutWorker = make_worker(cfg, self.model, self.tokenizer, self.pad)
         stack.callback(self.worker.close)
         verifiers: dict[str, Reward] = {}
@@ -232,9 +234,16 @@ def training_questions(cfg: Config, tokenizer: Any, items: Sequence[Item]) -> li
     kept = [question for question in questions if len(question.prompt) <= limit]
     if not kept:
         shortest = min(len(question.prompt) for question in questions)
-        raise ConfigError("rollout.max_prompt_tokens", f"{limit} leaves no question; the shortest has {shortest} tokens")
+        raise ConfigError(
+            "rollout.max_prompt_tokens", f"{limit} leaves no question; the shortest has {shortest} tokens"
+        )
     if len(kept) < len(questions):
-        log.warning("%d of %d questions are longer than %d tokens and left out", len(questions) - len(kept), len(questions), limit)
+        log.warning(
+            "%d of %d questions are longer than %d tokens and left out",
+            len(questions) - len(kept),
+            len(questions),
+            limit,
+        )
     return kept
 
 
@@ -245,4 +254,6 @@ def pick_device(cfg: Config) -> torch.device:
     try:
         return torch.zeros(0, device=cfg.device).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError("device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one") from error
+        raise ConfigError(
+            "device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one"
+        ) from error

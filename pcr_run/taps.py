@@ -28,12 +28,14 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, out: Tensor, x: Tensor, anchor: Tensor, sink: Sink) -> Tensor:
+        """Keep the input for ``backward``."""
         ctx.save_for_backward(x, anchor)
         ctx.sink = sink
         return out.view_as(out)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        """Hand (input, cotangent) on; the anchor's gradient is 0."""
         x, anchor = ctx.saved_tensors
         ctx.sink(x, cotangent)
         return cotangent, None, torch.zeros_like(anchor), None
@@ -55,7 +57,9 @@ def linear_modules(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Modul
 
 
 @torch.no_grad()
-def row_preserving(model: nn.Module, modules: dict[str, nn.Module], run: Callable[[Tensor], Any]) -> dict[str, nn.Module]:
+def row_preserving(
+    model: nn.Module, modules: dict[str, nn.Module], run: Callable[[Tensor], Any]
+) -> dict[str, nn.Module]:
     """Those modules that are called once per forward on an input [rows, T, in].
 
     Modules that see a reordered subset of the tokens (routed experts) or are used twice cannot be split by row. Found
@@ -90,12 +94,18 @@ def weight_gradient(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
     return x.T @ b if transposed else b.T @ x
 
 
-def row_squares(x: Tensor, b: Tensor) -> Tensor:
+def token_gram(x: Tensor) -> Tensor:
+    """Inner products of each row's positions [rows, T, T]."""
+    return x @ x.mT
+
+
+def row_squares(x_gram: Tensor, b: Tensor) -> Tensor:
     """||B_i^T X_i||^2 of each row i [rows] without forming the products: sum_st (x_s . x_t)(b_s . b_t).
 
-    The 'ghost norm' (Goodfellow 2015; Li et al. 2022): T^2 (in + out) multiplications a row.
+    ``x_gram``: ``token_gram`` of the inputs, which both objectives share. The 'ghost norm' (Goodfellow 2015; Li et al.
+    2022): T^2 (in + out) multiplications a row.
     """
-    return ((x @ x.mT) * (b @ b.mT)).sum((1, 2))
+    return (x_gram * token_gram(b)).sum((1, 2))
 
 
 def ghost_is_cheaper(x: Tensor, b: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Shared fixtures: everything offline, one embedded model for the whole suite, nothing outside temporary directories."""
+"""Shared fixtures; nothing here needs a network."""
 
 import os
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: more threads only wait for each other
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from torch.overrides import TorchFunctionMode  # noqa: E402
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
 
 
 class KeepDouble(TorchFunctionMode):
     """Refuses casts from float64 to float32."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         double = args and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64
         if double and (func is torch.Tensor.float or (func is torch.Tensor.to and torch.float32 in args)):
@@ -26,6 +26,6 @@ class KeepDouble(TorchFunctionMode):
 
 @pytest.fixture
 def float64_throughout() -> Iterator[None]:
-    """Norms and routers of transformers compute in float32 always; here they stay in float64, so 1e-9 means something."""
+    """Norms and routers of transformers always compute in float32; here they stay in float64."""
     with KeepDouble():
         yield

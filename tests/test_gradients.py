@@ -11,7 +11,7 @@ from pcr_run.gradients import TwoGradients, grouped
 from pcr_run.groups import select
 from pcr_run.policy import disable_dropout
 from pcr_run.resolver import make
-from pcr_run.taps import row_squares, weight_gradient
+from pcr_run.taps import row_squares, token_gram, weight_gradient
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
 P, G, T, BETA = 2, 3, 7, 0.3
@@ -59,10 +59,12 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return ids, pla, sta
 
 
-def losses(model: nn.Module, ids: torch.Tensor, pla: torch.Tensor, sta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def losses(
+    model: nn.Module, ids: torch.Tensor, pla: torch.Tensor, sta: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     logits = model(input_ids=ids, use_cache=False).logits
     logp = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-    return (pla * logp).sum(), (sta * torch.exp(logp)).sum()
+    return [(pla * logp).sum(), (sta * torch.exp(logp)).sum()]
 
 
 def collect(model: nn.Module, names: list[str], sizes: list[int], unit: str, pad: int = 0) -> TwoGradients:
@@ -85,9 +87,7 @@ def brute(model: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
     for objective, i in itertools.product(range(2), range(N)):
         loss = losses(model, ids[i : i + 1], pla[i : i + 1], sta[i : i + 1])[objective]
         rows.append(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
-    return {
-        name: torch.stack([row[k] for row in rows]).view(2, N, *named[name].shape) for k, name in enumerate(names)
-    }
+    return {name: torch.stack([row[k] for row in rows]).view(2, N, *named[name].shape) for k, name in enumerate(names)}
 
 
 def variance(rows: torch.Tensor, unit: str) -> torch.Tensor:
@@ -120,7 +120,9 @@ def test_means_gramian_and_variances_equal_one_backward_per_response(model: nn.M
         for column, value in expected.items():
             # 1e-24: squares of float64 rounding, for gradients that vanish in exact arithmetic (biases of keys)
             assert getattr(table, column)[k].item() == pytest.approx(value.item(), rel=1e-9, abs=1e-24), (name, column)
-        product = pytest.approx((g_pla * g_sta).sum().item(), rel=1e-9, abs=1e-24 + 1e-12 * (g_pla.norm() * g_sta.norm()).item())
+        product = pytest.approx(
+            (g_pla * g_sta).sum().item(), rel=1e-9, abs=1e-24 + 1e-12 * (g_pla.norm() * g_sta.norm()).item()
+        )
         assert table.ps[k].item() == product
 
 
@@ -203,7 +205,9 @@ def test_only_the_acting_parameters_are_resolved() -> None:
     two = collect(model, names, [1] * N, "response")
     acting = set(select(model, "mlp"))
     pla = {name: gradient.clone() for name, gradient in two.plasticity().items()}
-    resolution = two.resolve(lambda table, beta: (torch.zeros_like(table.pp), torch.ones_like(table.pp)), BETA, acting=acting)
+    resolution = two.resolve(
+        lambda table, beta: (torch.zeros_like(table.pp), torch.ones_like(table.pp)), BETA, acting=acting
+    )
     for k, (name, parameter) in enumerate(model.named_parameters()):
         a, b = (0.0, 1.0) if name in acting else (1.0, BETA)
         assert (resolution.a[k].item(), resolution.b[k].item()) == (a, b)
@@ -229,7 +233,7 @@ def test_a_unit_with_nothing_to_compare_is_refused(rows: int, group: int, unit: 
 def test_ghost_norms_equal_those_of_the_products() -> None:
     x, b = torch.randn(4, 5, 3, dtype=torch.float64), torch.randn(4, 5, 6, dtype=torch.float64)
     products = torch.stack([weight_gradient(x[i : i + 1], b[i : i + 1], False).square().sum() for i in range(4)])
-    torch.testing.assert_close(row_squares(x, b), products)
+    torch.testing.assert_close(row_squares(token_gram(x), b), products)
 
 
 def test_long_rows_give_the_same_norms_as_short_ones() -> None:

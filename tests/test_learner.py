@@ -1,4 +1,4 @@
-"""The learner's gradient against autograd of the written objective, in float64, with no part of the learner's own code."""
+"""The learner's gradient against autograd of the written objective, in float64."""
 
 import copy
 import math
@@ -77,7 +77,9 @@ def drift(model: nn.Module, scale: float = 0.05) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=scale)
 
 
-def written(model: nn.Module, reference: nn.Module, data: Batch, kl: str, rows: slice = slice(None)) -> list[torch.Tensor]:
+def written(
+    model: nn.Module, reference: nn.Module, data: Batch, kl: str, rows: slice = slice(None)
+) -> list[torch.Tensor]:
     """L_pla and L_sta on policy as the paper writes them (Eq. 1-6), from whole logits."""
     ids, mask = data.ids[rows], data.mask[rows]
 
@@ -107,7 +109,7 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3", "exact"])
 @pytest.mark.parametrize("build", [llama, gemma2, gpt2])
-def test_the_plain_gradient_is_that_of_the_written_objective(build, kl: str) -> None:  # noqa: ANN001
+def test_the_plain_gradient_is_that_of_the_written_objective(build, kl: str) -> None:
     torch.manual_seed(0)
     model = build()
     learner = make(model, kl=kl)
@@ -126,7 +128,7 @@ def test_the_plain_gradient_is_that_of_the_written_objective(build, kl: str) -> 
 
 @pytest.mark.parametrize("kl", ["k3", "exact"])
 @pytest.mark.parametrize("build", [llama, gemma2])
-def test_pcr_steps_on_its_equation(build, kl: str) -> None:  # noqa: ANN001
+def test_pcr_steps_on_its_equation(build, kl: str) -> None:
     torch.manual_seed(0)
     model = build()
     learner = make(model, "pcr", kl=kl)

@@ -16,7 +16,7 @@ def make_worker(cfg: Config, model: Any, tokenizer: Any, pad: int) -> RolloutWor
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end a response: the tokenizer's and those of the model's generation_config (chat models have several)."""
+    """Ids that end a response: the tokenizer's and those of generation_config, since chat models have several."""
     configured = model.generation_config.eos_token_id
     more = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in (tokenizer.eos_token_id, *more) if i is not None})

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from pcr_run.data import Completion, Sampling
 
@@ -18,7 +18,7 @@ class HFWorker:
     ``eos``: ids that end a response; ``pad``: filler; ``batch``: responses generated at once.
     """
 
-    def __init__(self, model: nn.Module, eos: Sequence[int], pad: int, batch: int) -> None:
+    def __init__(self, model: PreTrainedModel, eos: Sequence[int], pad: int, batch: int) -> None:
         self.model, self.eos, self.pad, self.batch = model, list(eos), pad, batch
 
     def sync(self, step: int) -> dict[str, float]:
@@ -63,7 +63,7 @@ class HFWorker:
             eos_token_id=self.eos,
             pad_token_id=self.pad,
         )
-        out = self.model.generate(
+        out = self.model.generate(  # type: ignore[operator]
             ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             generation_config=config,
@@ -101,7 +101,7 @@ class Recorder(LogitsProcessor):
 
 
 @contextlib.contextmanager
-def plain_defaults(model: nn.Module) -> Iterator[None]:
+def plain_defaults(model: PreTrainedModel) -> Iterator[None]:
     """Hide the model's own generation defaults (penalties, top_k, ...): log-probs are taken of the plain policy."""
     own, model.generation_config = model.generation_config, GenerationConfig()
     try:
