@@ -35,6 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reward.name": ("verifier", "model"),
     "reward.verifier": VERIFIERS,
     "reward.dtype": DTYPES,
+    "sandbox.isolation": ("auto", "bubblewrap", "landlock"),
     "resolver.name": ("none", "pcgrad", "pcr", "pcr_literal", "fixed", "torchjd"),
     "resolver.modules": MODULES,
     "resolver.granularity": GRANULARITIES,
@@ -80,8 +81,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "reward.workers": _COUNT,
     "reward.seconds": _POSITIVE,
     "reward.unboxed": _SHARE,
+    "reward.correctness": _at_least(0),
     "reward.format": _at_least(0),
+    "reward.model": _at_least(0),
     "reward.max_failed": _SHARE,
+    "reward.max_unparsed": _SHARE,
     "reward.batch": _COUNT,
     "sandbox.seconds": _POSITIVE,
     "sandbox.wall_seconds": _POSITIVE,
@@ -187,6 +191,9 @@ def _problems(cfg: Config) -> Iterator[tuple[str, str]]:
     yield from _batch(cfg)
     yield from _objective(cfg)
     yield from _resolver(cfg)
+    weights = (cfg.reward.correctness, cfg.reward.format, cfg.reward.model if cfg.reward.name == "model" else 0)
+    if not any(weights):
+        yield "reward.correctness", "all weights of the reward are 0, so there is nothing to learn; right: above 0"
     if cfg.sandbox.wall_seconds < cfg.sandbox.seconds:
         yield "sandbox.wall_seconds", f"below sandbox.seconds={cfg.sandbox.seconds:g}, which it backs up; set it higher"
     if cfg.tracker.wandb.mode == "online" and not _wandb_login():
@@ -222,9 +229,10 @@ def _tasks(cfg: Config) -> Iterator[tuple[str, str]]:
     for key, task in {"task": cfg.task, **measured}.items():
         if task.verifier not in VERIFIERS:
             yield f"{key}.verifier", no_such(task.verifier, list(VERIFIERS))
-        if not task.data.get("source"):
-            yield f"{key}.data.source", "no value; name a module of pcr_run.task or module:function"
-    if cfg.reward.name == "verifier" and cfg.reward.verifier != cfg.task.verifier:
+        source = str(task.data.get("source") or "")
+        if not _findable(source.partition(":")[0] if ":" in source else f"pcr_run.task.{source}"):
+            yield f"{key}.data.source", f"{source!r} is not found; name a module of pcr_run.task or module:function"
+    if cfg.reward.verifier != cfg.task.verifier:
         gives = "answers, not tests" if cfg.task.verifier == "math" else "tests, not answers"
         problem = f"{cfg.reward.verifier}, but task {cfg.task.name} gives {gives}; right: {cfg.task.verifier}"
         yield "reward.verifier", problem
@@ -282,14 +290,17 @@ def _resolver(cfg: Config) -> Iterator[tuple[str, str]]:
 def _importable(key: str, name: str) -> Iterator[tuple[str, str]]:
     """A name ``module:attribute`` must have a module that can be found; it is not imported here."""
     module, _, attribute = name.partition(":")
-    try:
-        found = importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
+    if not _findable(module):
         yield key, f"no module {module!r}; put {module}.py into the directory of --config-dir or on PYTHONPATH"
     elif not attribute.isidentifier():
         yield key, f"{name!r} names no class; right: {module}:Class"
+
+
+def _findable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _doubts(cfg: Config) -> Iterator[tuple[str, str]]:

@@ -53,7 +53,9 @@ BAD = [
     ("resolver.name=json:", "resolver.name", "json:Class"),
     ("resolver.pattern='(mlp'", "resolver.pattern", "regular expression"),
     ("evaluation.tasks.code.verifier=judge", "evaluation.tasks.code.verifier", "sandbox"),
-    ("task.data.source=null", "task.data.source", "no value"),
+    ("task.data.source=null", "task.data.source", "module:function"),
+    ("task.data.source=algebra", "task.data.source", "module of pcr_run.task"),
+    ("task.data.source=nowhere:load", "task.data.source", "module:function"),
     # ranges
     ("seed=-1", "seed", "from 0"),
     ("steps=-1", "steps", "at least 0"),
@@ -104,6 +106,7 @@ BAD = [
     ("task=math reward=sandbox", "reward.verifier", "answers, not tests"),
     ("task=code reward.verifier=math", "reward.verifier", "tests, not answers"),
     ("reward=model", "reward.path", "sequence classifier"),
+    ("reward.correctness=0", "reward.correctness", "nothing to learn"),
     ("model.builtin=null", "model.path", "model.builtin"),
     ("sandbox.seconds=30", "sandbox.wall_seconds", "sandbox.seconds"),
     ("tracker.wandb.mode=online", "tracker.wandb.mode", "wandb login"),
@@ -182,6 +185,15 @@ def test_every_key_with_a_rule_is_in_the_schema():
     cfg = config()
     for key in (*CHOICES, *RANGES):
         get(cfg, key)
+
+
+def test_the_names_are_those_that_exist():
+    from pcr_run import reward
+    from pcr_run.resolver import RULES
+
+    assert set(CHOICES["resolver.name"]) == set(RULES)
+    assert set(CHOICES["reward.name"]) == set(reward.NAMES)
+    assert set(CHOICES["reward.verifier"]) == set(reward.VERIFIERS)
 
 
 def test_every_number_of_the_schema_has_a_range():
