@@ -56,11 +56,14 @@ class RewardConfig:
     name: str = doc("`verifier` (the task's own) or `model` (a sequence classifier)")
     verifier: str = doc("which verifier", "${task.verifier}")
     workers: int | None = doc("processes that score; null = the number of cores", None)
-    seconds: float = doc("limit for one answer's check by `math`, in seconds", 5.0)
+    seconds: float = doc("CPU seconds for one answer's check by `math`", 3.0)
     unboxed: float = doc("`math`: part of the reward for a right last number outside a box, 0 to 1", 0.0)
     partial: bool = doc("`sandbox`: the share of tests passed, instead of all or nothing", False)
-    format: float = doc("weight of a format reward (a closed box or code block) added to correctness", 0.0)
-    max_failed: float = doc("stop the run when the share of `error` verdicts in a step exceeds this", 0.5)
+    correctness: float = doc("weight of the verifier's value", 1.0)
+    format: float = doc("weight of a format reward: 1 for a closed box or code block", 0.0)
+    model: float = doc("weight of the reward model's score", 1.0)
+    max_failed: float = doc("stop the run when the share of `error` verdicts in one batch exceeds this", 0.1)
+    max_unparsed: float = doc("stop the run when the share of `unparsed` verdicts in one batch exceeds this", 1.0)
     path: str | None = doc("`model`: local directory or hub id of the reward model", None)
     batch: int = doc("`model`: responses scored at once", 32)
     dtype: str = doc("`model`: dtype of its weights", "float32")
@@ -70,13 +73,13 @@ class RewardConfig:
 class SandboxConfig:
     """Limits for code that a model wrote."""
 
-    isolation: str = doc("`auto`, or the level to insist on", "auto")
+    isolation: str = doc("`bubblewrap`, `landlock` or `auto`: the first of them that works here", "auto")
     seconds: float = doc("CPU seconds for one program with all its tests", 2.0)
-    wall_seconds: float = doc("wall-clock backstop, verdict `stalled`", 20.0)
+    wall_seconds: float = doc("wall-clock backstop, verdict `stalled`", 10.0)
     memory_mb: int = doc("address space, MiB", 512)
     threads: bool = doc("let programs start threads (never processes)", False)
     file_mb: int = doc("largest file, MiB", 1)
-    output_kb: int = doc("output kept, KiB", 64)
+    output_kb: int = doc("standard output beyond the expected one, KiB", 64)
 
 
 @dataclass

@@ -78,12 +78,16 @@ class Completion:
 
 @dataclass(frozen=True)
 class Score:
-    """What a reward says about one response. ``value`` is the number to learn from, ``parts`` its named summands."""
+    """What a reward says about one response.
+
+    ``value`` is the number to learn from, ``parts`` its named summands, ``detail`` why it is not right, if known.
+    """
 
     value: float
     verdict: Verdict
     seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
+    detail: str = ""
 
 
 @dataclass(frozen=True)

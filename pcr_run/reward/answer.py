@@ -1,4 +1,4 @@
-"""What a response claims: the boxed answer, the last number, the program. Linear time on hostile text, no evaluation."""
+"""What a response claims: the boxed answer, the last number, the program. Linear time on hostile text."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _readings(text: str) -> tuple[Answer, ...]:
 
 
 _NAME = re.compile(
-    r"(?:[a-zA-Z]|\\(?:theta|alpha|beta|lambda|phi|text\{[a-zA-Z .]+\})|[a-zA-Z]{2,20})(?:_\{?\w+\}?)?'?(?:\([a-z0-9]\))?"
+    r"(?:[a-zA-Z]{1,20}|\\(?:theta|alpha|beta|lambda|phi)|\\text\{[a-zA-Z .]+\})(?:_\{?\w+\}?)?'?(?:\([a-z0-9]\))?"
 )
 _JOINERS = re.compile(r",?\s*(?:\\text\{\s*(?:,?\s*and|,?\s*or)\s*\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))")
 _FLIP = {">": "<", r"\geq": r"\leq"}
@@ -245,7 +245,7 @@ def _leaf(text: str) -> Answer:
 def _based(digits: str, base: int) -> Value:
     """A number with its base, which is kept as if it were a unit."""
     try:
-        return Value(sympy.Integer(int(digits, base)), Unit(f"base {base}"))
+        return Value(sympy.Integer(int(digits, base)), Unit(f"base {base}", base=base))
     except ValueError:
         raise UnparsedError("digits that are not of the base") from None
 
@@ -363,11 +363,8 @@ def _same_value(gold: Value, answer: Value) -> bool:
         if not (isinstance(left, Relation) and isinstance(right, Relation) and gold.expr.free_symbols):
             return False
         return _proportional(left.left, right.left, positive=False)
-    bases = [int(side.unit.name[5:]) if side.unit and side.unit.name.startswith("base ") else None for side in (gold, answer)]
-    if bases[0] and not answer.unit and answer.expr.is_Integer:  # the base is left out, as a unit may be
-        return _same_value(gold, _based(str(answer.expr), bases[0]))
-    if bases[1] and not gold.unit:
-        return same_expr(gold.expr, answer.expr)
+    if gold.unit and gold.unit.base and not answer.unit and answer.expr.is_Integer:  # left out, as a unit may be
+        answer = _based(str(answer.expr), gold.unit.base)
     factor = units_agree(gold.unit, answer.unit)
     if factor is None:
         return False

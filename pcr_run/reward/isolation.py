@@ -66,7 +66,7 @@ def guest_command() -> tuple[str, ...]:
 
 
 def bwrap_command(bwrap: str, limits: SandboxConfig, info: int, filter_program: int) -> list[str]:
-    """New user, pid, net, ipc, uts and mount namespaces, no capability, a read-only system, no /etc, /home and /proc."""
+    """New namespaces of every kind, no capability, a read-only system without /etc, /home and /proc."""
     command = [bwrap, "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--as-pid-1"]
     command += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--uid", "65534", "--gid", "65534"]
     for path in system_paths():

@@ -31,8 +31,8 @@ class Judged:
     detail: str = ""
 
 
-class Ended(BaseException):  # noqa: N818 - no Exception, so that a test's own `except Exception` lets it through
-    """The candidate's process cannot go on."""
+class Ended(BaseException):
+    """The candidate's process cannot go on. No Exception: a test's own ``except Exception`` lets it through."""
 
     def __init__(self, verdict: Verdict, detail: str) -> None:
         super().__init__(detail)
@@ -68,6 +68,7 @@ class Guest:
             raise self._end("wrong", f"defining it raised {what}"[:200])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the candidate; raises what it raises, CandidateError, or Ended."""
         if self.ended:
             raise self.ended
         try:
@@ -192,9 +193,7 @@ def _judge_function(
     return _outcome(passed, len(tests.tests), guest.ended, cpu, limits, detail)
 
 
-def _judge_program(
-    tests: CodeTests, source: str, limits: SandboxConfig, isolation: Isolation, partial: bool
-) -> Judged:
+def _judge_program(tests: CodeTests, source: str, limits: SandboxConfig, isolation: Isolation, partial: bool) -> Judged:
     """A process a test; standard output is compared line by line without trailing blanks."""
     passed, detail, used = 0, "", 0.0
     ended: Ended | None = None

@@ -28,6 +28,11 @@ def base_of(value: "Any") -> type:
     raise NotPlainError(type(value).__name__)
 
 
+def _children(value: "Any", base: "Any") -> "list[Any]":
+    """Elements, or keys and values in turn, whatever a subclass makes of iteration."""
+    return [part for pair in dict.items(value) for part in pair] if base is dict else list(base.__iter__(value))
+
+
 def scalar(value: "Any", base: type | None) -> str:
     """One line for a leaf value."""
     if value is None:
@@ -70,10 +75,7 @@ def encode(root: "Any", origin: "Mapping[int, int] | None" = None) -> "tuple[str
             lines.append(scalar(value, base))
             values.append(value)
             continue
-        if base is dict:
-            children = [part for pair in dict.items(value) for part in pair]
-        else:
-            children = list(base.__iter__(value))
+        children = _children(value, base)
         alive.append(children)
         if base is tuple or base is frozenset:
             stack.append((value, children))

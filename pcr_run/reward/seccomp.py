@@ -46,7 +46,9 @@ def supported() -> bool:
 def program(threads: bool) -> bytes:
     """The filter as BPF instructions (``struct sock_filter``), with or without the right to start threads."""
     if not supported():
-        raise ConfigError("sandbox.isolation", f"no system call table for {platform.machine()}; x86_64 or aarch64 needed")
+        raise ConfigError(
+            "sandbox.isolation", f"no system call table for {platform.machine()}; x86_64 or aarch64 needed"
+        )
     audit, column = _ARCHITECTURES[platform.machine()]
     code = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
     for entry in _ALLOWED.split():

@@ -11,10 +11,14 @@ from pcr_run.reward.latex import UnparsedError
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit by name. ``scale`` is a pure factor that belongs to the number (percent, thousand)."""
+    """A unit by name. ``scale`` is a pure factor that belongs to the number (percent, thousand).
+
+    The ``base`` of a numeral is treated like a unit.
+    """
 
     name: str = ""
     scale: Fraction = Fraction(1)
+    base: int = 0
 
 
 _TABLE = """
@@ -36,11 +40,12 @@ for _line in _TABLE.strip().splitlines():
 _BARE = {"mm", "cm", "m", "km", "ft", "mg", "g", "kg", "ml", "s", "mph"} | {name for name in _KNOWN if len(name) > 3}
 
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_STOP = frozenset(
-    """or and not no to is are if than less more about approximately approx around between wrong incorrect false true
-    undefined unknown none over under by times plus minus half quarter double twice below above negative positive
-    except nearly almost at least most up one two three four five six seven eight nine ten""".split()
+_STOP_WORDS = (
+    "or and not no to is are if than less more about approximately approx around between wrong incorrect false true "
+    "undefined unknown none over under by times plus minus half quarter double twice below above negative positive "
+    "except nearly almost at least most up one two three four five six seven eight nine ten"
 )
+_STOP = set(_STOP_WORDS.split())
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|\\text\{\s*\\?%\s*\}|(?:\\text\{)?\s*(?:percent|per cent|pct)\.?\s*\}?)")
 _DEGREE = re.compile(r"(.*?)\s*(?:\^\\circ|(?:\\text\{)?\s*degrees?\s*\}?)\s*(?:\\text\{)?\s*(C|F|)\s*\}?")
 _MONEY = re.compile(r"(-?)\s*\\?\$\s*(.+)")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
+from typing import Any
 
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item, Score, Verdict
@@ -16,12 +17,20 @@ from pcr_run.reward.workers import Pool
 _SIMPLE = re.compile(r"[-+]?(?:\d{1,100}(?:\.\d{1,100})?|\.\d{1,100})", re.ASCII)
 
 
+def is_simple(text: str) -> bool:
+    """Whether a text is a plain decimal number, which needs no parser."""
+    return _SIMPLE.fullmatch(text) is not None
+
+
+def _score(verdict: Verdict, seconds: float = 0.0, detail: str = "") -> Score:
+    return Score(float(verdict == "correct"), verdict, seconds, detail=detail)
+
+
 class MathReward:
-    """1 for an answer in the last box that equals the gold answer exactly; ``unboxed`` of it for a right last number."""
+    """1 for an answer in the last box that equals the gold answer; ``unboxed`` of it for a right last number."""
 
     def __init__(self, reward: RewardConfig, pool: Pool) -> None:
         self.reward, self.pool = reward, pool
-        self._known: dict[tuple[str, str], Verdict] = {}
 
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
         """One score for each pair."""
@@ -32,27 +41,24 @@ class MathReward:
             if not box and self.reward.unboxed:
                 box = answer.last_number(text)
             claims.append((item.reference, box))
-        judged = self._judge([(gold, box) for gold, box in claims if box])
+        judged = self._judge([(gold, claim) for gold, claim in claims if claim])
         scores = []
         for (gold, claim), box in zip(claims, found, strict=True):
-            verdict, seconds = judged[gold, claim] if claim else ("unparsed", 0.0)
-            value = float(verdict == "correct")
-            if not box:
-                verdict, value = "unparsed", value * self.reward.unboxed
-            scores.append(Score(value, verdict, seconds, {"correctness": value}))
+            score = judged[gold, claim] if claim else Score(0.0, "unparsed")
+            scores.append(score if box else replace(score, value=score.value * self.reward.unboxed, verdict="unparsed"))
         return scores
 
-    def _judge(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[Verdict, float]]:
-        judged: dict[tuple[str, str], tuple[Verdict, float]] = {}
+    def _judge(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Score]:
+        judged: dict[tuple[str, str], Score] = {}
         hard = []
         for gold, claim in dict.fromkeys(pairs):
-            if _SIMPLE.fullmatch(gold) and _SIMPLE.fullmatch(claim):  # most pairs: microseconds, no process
-                judged[gold, claim] = ("correct" if Fraction(gold) == Fraction(claim) else "wrong"), 0.0
+            if is_simple(gold) and is_simple(claim):  # most pairs: microseconds, no process
+                judged[gold, claim] = _score("correct" if Fraction(gold) == Fraction(claim) else "wrong")
             else:
                 hard.append((gold, claim))
         jobs = [{"kind": "math", "gold": gold, "answer": claim, "seconds": self.reward.seconds} for gold, claim in hard]
         for pair, reply in zip(hard, self.pool.map(jobs, 10 * self.reward.seconds + 30), strict=True):
-            judged[pair] = (reply["verdict"], reply["seconds"]) if reply else ("timeout", self.reward.seconds)
+            judged[pair] = _score(**reply) if reply else _score("timeout", self.reward.seconds)
         return judged
 
 
@@ -69,15 +75,19 @@ class CodeReward:
             assert isinstance(item.reference, CodeTests)
             pairs.append((item.reference, answer.program(text)))
         unique = [pair for pair in dict.fromkeys(pairs) if pair[1].strip()]
-        shared = {"kind": "code", "partial": self.reward.partial, "sandbox": asdict(self.sandbox), "isolation": asdict(self.isolation)}
+        shared = {
+            "kind": "code",
+            "partial": self.reward.partial,
+            "sandbox": asdict(self.sandbox),
+            "isolation": asdict(self.isolation),
+        }
         jobs = [{**shared, "tests": asdict(tests), "program": program} for tests, program in unique]
         replies = dict(zip(unique, self.pool.map(jobs, self.sandbox.wall_seconds + 10), strict=True))
-        scores = []
-        for pair in pairs:
-            if not pair[1].strip():
-                scores.append(Score(0.0, "unparsed", parts={"correctness": 0.0}))
-                continue
-            reply = replies[pair] or {"verdict": "error", "passed": 0.0, "seconds": 0.0}
-            value = reply["passed"] if self.reward.partial else float(reply["verdict"] == "correct")
-            scores.append(Score(value, reply["verdict"], reply["seconds"], {"correctness": value}))
-        return scores
+        return [self._score(replies[pair]) if pair in replies else _score("unparsed") for pair in pairs]
+
+    def _score(self, reply: dict[str, Any] | None) -> Score:
+        if reply is None:
+            return _score("error", detail="the worker died")
+        passed = reply.pop("passed") if "passed" in reply else 0.0
+        score = _score(**reply)
+        return replace(score, value=passed) if self.reward.partial else score

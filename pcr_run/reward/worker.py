@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import signal
-import sys
 import time
 import traceback
 from dataclasses import asdict
@@ -30,6 +29,17 @@ def check_answer(job: dict[str, Any]) -> dict[str, Any]:
         return {"verdict": "refused"}
     except Exception as problem:  # SymPy has no common base for its failures; the count of `error` verdicts is watched
         return {"verdict": "error", "detail": repr(problem)[:200]}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def check_gold(job: dict[str, Any]) -> dict[str, Any]:
+    """Whether a gold answer states a value."""
+    from pcr_run.reward.equality import parses
+
+    signal.setitimer(signal.ITIMER_PROF, job["seconds"])
+    try:
+        return {"parses": parses(job["gold"])}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -74,7 +84,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    kinds = {"math": check_answer, "code": run_program}
+    kinds = {"math": check_answer, "gold": check_gold, "code": run_program}
     for line in jobs:
         job = json.loads(line)
         start = time.monotonic()
@@ -84,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

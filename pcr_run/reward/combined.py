@@ -1,0 +1,57 @@
+"""The reward that the training loop calls: the parts, weighted and added, each kept by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pcr_run.config import RewardConfig
+from pcr_run.data import Item, Score, Verdict
+from pcr_run.errors import RunError
+from pcr_run.reward import answer
+from pcr_run.reward.model import RewardModel
+from pcr_run.reward.verify import CodeReward, MathReward
+from pcr_run.reward.workers import Pool
+
+
+class Combined:
+    """``correctness`` by the verifier, ``format``, and ``model`` where a reward model is given.
+
+    The verdict is always the verifier's: it is what Pass@1 counts, whatever the policy is trained on.
+    """
+
+    def __init__(
+        self, reward: RewardConfig, verifier: MathReward | CodeReward, model: RewardModel | None, pool: Pool
+    ) -> None:
+        self._reward, self._verifier, self._model, self._pool = reward, verifier, model, pool
+
+    def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
+        """One score for each pair, in order; raises RunError when too many could not be judged."""
+        scores = self._verifier(items, responses)
+        self._stop_on_failures(scores)
+        parts = [{"correctness": self._reward.correctness * score.value} for score in scores]
+        if self._reward.format:
+            well_formed = answer.fenced if self._reward.verifier == "sandbox" else lambda text: bool(answer.boxed(text))
+            for part, text in zip(parts, responses, strict=True):
+                part["format"] = self._reward.format * well_formed(text)
+        if self._model:
+            for part, value in zip(parts, self._model(items, responses), strict=True):
+                part["model"] = self._reward.model * value
+        return [replace(score, value=sum(part.values()), parts=part) for score, part in zip(scores, parts, strict=True)]
+
+    def _stop_on_failures(self, scores: Sequence[Score]) -> None:
+        counts = Counter(score.verdict for score in scores)
+        limits: tuple[tuple[Verdict, str], ...] = (("error", "max_failed"), ("unparsed", "max_unparsed"))
+        for verdict, key in limits:
+            share, limit = counts[verdict] / max(1, len(scores)), getattr(self._reward, key)
+            if share > limit:
+                example = next((score.detail for score in scores if score.verdict == verdict and score.detail), "")
+                raise RunError(
+                    f"{counts[verdict]} of {len(scores)} responses got the verdict {verdict!r}, more than "
+                    f"reward.{key}={limit:g} allows{': ' + example if example else ''}"
+                )
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._pool.close()
