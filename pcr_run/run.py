@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from pcr_run import checkpoint, environment, model, reward, task
 from pcr_run.config import Config
@@ -43,6 +44,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
+    transformers.utils.logging.disable_progress_bar()
     saved = checkpoint.load_newest(directory / "checkpoints")
     start = 0 if saved is None else saved["step"]
     for name in FILES:
@@ -59,7 +61,6 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
             parts.learner.load_state_dict(saved["learner"])
             checkpoint.restore_random_state(saved["random"])
         train(cfg, directory, parts, files, trackers, start)
-        trackers.status("saving")
         save_final(directory, parts.model, parts.tokenizer)
     outcome = {**head(cfg), "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
     result.write(directory, outcome)
@@ -151,7 +152,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
                 line = parts.evaluate(step)
                 files["evaluations"].write(line)
                 trackers.log(step, evaluation_metrics(line))
-                trackers.status("training")
+                trackers.status("training" if step < cfg.steps else "saving")
             if step == cfg.steps:
                 break
             experience = collect(cfg, step + 1, parts.questions, parts.worker, parts.reward, parts.decode)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: more threads only wait for each other
@@ -9,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: more thr
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
+
+from pcr_run.model.tiny import make_tokenizer
 
 
 class KeepDouble(TorchFunctionMode):
@@ -29,3 +33,37 @@ def float64_throughout() -> Iterator[None]:
     """Norms and routers of transformers always compute in float32; here they stay in float64."""
     with KeepDouble():
         yield
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny policy with random weights and the embedded model's tokenizer, in Hugging Face layout."""
+    return save_random(Qwen2ForCausalLM, tmp_path_factory.mktemp("models") / "policy")
+
+
+@pytest.fixture(scope="session")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model with random weights: every response gets a reward of its own."""
+    return save_random(Qwen2ForSequenceClassification, tmp_path_factory.mktemp("models") / "scorer", num_labels=1)
+
+
+def save_random(kind: type, directory: Path, **more: int) -> Path:
+    tokenizer = make_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        **more,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

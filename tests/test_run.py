@@ -1,0 +1,204 @@
+"""Whole runs in processes of their own on an untrained model: the same seed, interruptions, a full disk."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+STEPS = 4
+COMMAND = [
+    sys.executable,
+    "-m",
+    "pcr_run.cli",
+    f"steps={STEPS}",
+    "rollout.prompts=4",
+    "rollout.group=4",
+    "learner.microbatch=8",
+    "learner.minibatches=2",
+    "learner.schedule=linear",
+    "evaluation.questions=4",
+    "evaluation.n=2",
+    "evaluation.every=2",
+    "checkpoint.every=1",
+    "rollout.max_new_tokens=12",
+    "learner.lr=1e-3",
+    "reward=model",  # a random one: unlike a verifier it finds something to learn from in noise
+    "tracker.wandb.mode=disabled",
+]
+FILES = ("metrics", "layers", "rollouts", "evaluations")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models(untrained: Path, scorer: Path) -> Iterator[None]:
+    COMMAND.extend([f"model.path={untrained}", f"reward.path={scorer}"])
+    yield
+    del COMMAND[-2:]
+
+
+def start(directory: Path, *more: str) -> subprocess.Popen[str]:
+    command = [*COMMAND, f"hydra.run.dir={directory}", *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(directory: Path, *more: str) -> tuple[int, str]:
+    process = start(directory, *more)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def records(directory: Path, name: str) -> list[dict[str, Any]]:
+    """Lines of a file without what depends on the clock."""
+    lines = [json.loads(line) for line in (directory / f"{name}.jsonl").read_text().splitlines()]
+    return [{key: v for key, v in line.items() if not key.startswith(("time/", "perf/"))} for line in lines]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Every record and every weight, bit for bit."""
+    for name in FILES:
+        assert records(one, name) == records(other, name), name
+    weights = [load_file(path / "final" / "model.safetensors") for path in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        assert weight.equal(weights[1][name]), name
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(0.01)
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def whole(models: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run."""
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    code, output = finish(directory)
+    assert code == 0, output
+    return directory
+
+
+def test_a_run_directory_is_complete_by_itself(whole: Path) -> None:
+    result = json.loads((whole / "result.json").read_text())
+    assert result["status"] == "complete"
+    assert set(result["scores"]) == {"math", "code"}
+    assert result["scores"]["math"]["before"]["questions"] == 4
+    assert {"rollout", "reward", "learner", "evaluation"} <= set(result["seconds"])
+    assert [line["step"] for line in records(whole, "metrics")] == [1, 2, 3, 4]
+    assert [line["step"] for line in records(whole, "evaluations")] == [0, 2, 4]
+    # 4 MLP groups or however many blocks the model has, in each of 2 minibatches of 4 steps
+    layers = records(whole, "layers")
+    groups = {line["group"] for line in layers}
+    assert len(layers) == len(groups) * 2 * STEPS
+    assert len(list((whole / "checkpoints").iterdir())) == 2
+    environment = json.loads((whole / "env.json").read_text())
+    assert environment["versions"]["torch"].startswith("2.13")
+
+
+def test_what_was_trained_loads_in_transformers_and_differs_from_the_base(whole: Path, untrained: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(whole / "final")
+    assert tokenizer.chat_template
+    final = AutoModelForCausalLM.from_pretrained(whole / "final").state_dict()
+    base = AutoModelForCausalLM.from_pretrained(untrained).state_dict()
+    assert any(not base[name].equal(weight) for name, weight in final.items())
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole: Path, tmp_path: Path) -> None:
+    assert finish(tmp_path / "again")[0] == 0
+    assert_same(whole, tmp_path / "again")
+    assert finish(tmp_path / "other", "seed=1")[0] == 0
+    assert records(whole, "metrics") != records(tmp_path / "other", "metrics")
+
+
+def test_prompts_do_not_depend_on_the_resolver(whole: Path, tmp_path: Path) -> None:
+    assert finish(tmp_path / "none", "resolver=none")[0] == 0
+    items = [[line["item"] for line in records(path, "rollouts")] for path in (whole, tmp_path / "none")]
+    assert items[0] == items[1]
+    first = [records(path, "metrics")[0] for path in (whole, tmp_path / "none")]
+    assert first[0]["reward"] == first[1]["reward"]
+    assert records(tmp_path / "none", "layers") == []
+
+
+def test_killed_at_random_moments_it_ends_as_the_uninterrupted_one(whole: Path, tmp_path: Path) -> None:
+    """Kill -9 some way into each step, also while its records and checkpoint are written."""
+    rng = random.Random(0)
+    for step in range(1, STEPS):
+        process = start(tmp_path / "run")
+        wait_for(lambda step=step: lines(tmp_path / "run" / "metrics.jsonl") >= step, process)
+        time.sleep(rng.random() * 0.2)
+        process.kill()
+        process.communicate()
+    code, output = finish(tmp_path / "run")
+    assert code == 0, output
+    assert_same(whole, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["resumed_from"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_a_checkpoint_of_the_last_step(whole: Path, tmp_path: Path, number: int, code: int) -> None:
+    directory = tmp_path / "run"
+    process = start(directory, "checkpoint.every=0")
+    wait_for(lambda: lines(directory / "metrics.jsonl") >= 2, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, out + err
+    assert "Traceback" not in out + err
+    done = lines(directory / "metrics.jsonl")
+    assert [path.name for path in (directory / "checkpoints").iterdir()] == [f"step-{done:06d}"]
+    assert json.loads((directory / "result.json").read_text())["status"] == "interrupted"
+    assert finish(directory, "checkpoint.every=0")[0] == 0
+    assert_same(whole, directory)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    process = start(directory)
+    wait_for(lambda: lines(directory / "metrics.jsonl") >= 3, process)
+    process.kill()
+    process.communicate()
+    newest = max((directory / "checkpoints").glob("step-*")) / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    code, output = finish(directory)
+    assert code == 0, output
+    assert newest.parent.name in output
+    assert_same(whole, directory)
+
+
+def test_a_full_disk_ends_the_run_with_its_last_checkpoint_intact(whole: Path, tmp_path: Path) -> None:
+    """A limit on file size stands in for the disk: records fit, the next checkpoint does not."""
+    directory = tmp_path / "run"
+    limited = [sys.executable, "-c", LIMITED, str(directory), *COMMAND[3:], f"hydra.run.dir={directory}"]
+    process = subprocess.run(limited, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert "no space left" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert [path.name for path in (directory / "checkpoints").iterdir()] == ["step-000001"]
+    assert finish(directory)[0] == 0
+    assert_same(whole, directory)
+
+
+LIMITED = """
+import pathlib, resource, signal, sys, threading, time
+checkpoint = pathlib.Path(sys.argv[1], "checkpoints", "step-000001")
+def limit():
+    while not checkpoint.exists():
+        time.sleep(0.005)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+threading.Thread(target=limit, daemon=True).start()
+sys.argv = ["pcr-run", *sys.argv[2:]]
+from pcr_run.cli import main
+sys.exit(main())
+"""
