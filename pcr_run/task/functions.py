@@ -25,28 +25,28 @@ class Operation:
 
 FAMILIES: dict[str, tuple[Operation, ...]] = {
     "number": (
-        Operation("add {k}", "x + {k}", 2, 99),
-        Operation("subtract {k}", "x - {k}", 2, 99),
-        Operation("multiply by {k}", "x * {k}", 2, 99),
-        Operation("divide by {k}", "x // {k}", 2, 99),
+        Operation("add {k}", "x + {k}", 2, 29),
+        Operation("subtract {k}", "x - {k}", 2, 29),
+        Operation("multiply by {k}", "x * {k}", 2, 29),
+        Operation("divide by {k}", "x // {k}", 2, 29),
     ),
     "list": (
-        Operation("append {k}", "x + [{k}]", 2, 99),
-        Operation("put {k} first", "[{k}] + x", 2, 99),
+        Operation("append {k}", "x + [{k}]", 2, 29),
+        Operation("put {k} first", "[{k}] + x", 2, 29),
         Operation("repeat {k} times", "x * {k}", 2, 9),
         Operation("drop the first {k}", "x[{k}:]", 1, 4),
         Operation("sort", "sorted(x)"),
     ),
     "string": (
-        Operation("append {k}", "x + '{k}'", 2, 99),
-        Operation("put {k} first", "'{k}' + x", 2, 99),
+        Operation("append {k}", "x + '{k}'", 2, 29),
+        Operation("put {k} first", "'{k}' + x", 2, 29),
         Operation("repeat {k} times", "x * {k}", 2, 9),
         Operation("drop the first {k}", "x[{k}:]", 1, 4),
         Operation("reverse", "x[::-1]"),
     ),
 }
 INPUTS: dict[str, tuple[Any, ...]] = {
-    "number": (0, 1, 7, 30, 101),
+    "number": (0, 1, 7, 30, 997),
     "list": ([], [3], [9, 2, 51, 30], [5, 1, 44, 17, 12, 8, 23]),
     "string": ("", "ab", "robin", "notebook"),
 }
@@ -80,7 +80,8 @@ def sample(rng: random.Random, level: int) -> Specification:
     return Specification(family, tuple((op, rng.randint(op.low, op.high)) for op in operations))
 
 
-def _item(spec: Specification) -> Item:
+def item(spec: Specification) -> Item:
+    """The question for a specification, its tests with the values that the right program gives."""
     namespace: dict[str, Any] = {}
     exec(spec.program(), namespace)  # our own text: it gives the expected values
     tests = tuple(f"assert f({value!r}) == {namespace['f'](value)!r}" for value in INPUTS[spec.family])
@@ -90,11 +91,11 @@ def _item(spec: Specification) -> Item:
 
 
 def load(
-    seed: int, levels: list[int] | None = None, train: int = 1024, test: int = 128
+    seed: int, levels: list[int] | None = None, train: int = 512, test: int = 128
 ) -> tuple[list[Item], list[Item]]:
     """Training specifications drawn with ``seed`` and the same held-out ones for every seed; the levels take turns."""
-    levels = check_levels(levels or list(LEVELS), LEVELS)
+    levels = check_levels(list(LEVELS) if levels is None else levels, LEVELS)
     return (
-        [_item(spec) for spec in draw(sample, levels, seed, train, test=False)],
-        [_item(spec) for spec in draw(sample, levels, 0, test, test=True)],
+        [item(spec) for spec in draw(sample, levels, seed, train, test=False)],
+        [item(spec) for spec in draw(sample, levels, 0, test, test=True)],
     )

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pcr_run.errors import ConfigError
 
 Q = TypeVar("Q", bound=Hashable)
-HELD_OUT = 6
+HELD_OUT = 5
 """One question of so many is held out."""
 
 
@@ -37,7 +37,7 @@ def draw(sample: Callable[[random.Random, int], Q], levels: list[int], seed: int
         else:
             side = "test" if test else "train"
             raise ConfigError(
-                f"task.data.{side}", f"level {level} has fewer different questions than {count} {side} items ask for"
+                f"task.data.{side}", f"level {level} has too few different questions for {count} items; lower it"
             )
     return list(found)
 
