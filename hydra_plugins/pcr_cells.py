@@ -93,7 +93,7 @@ class CellsLauncher(Launcher):
 
     def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""
-        from pcr_run.check import check, check_directory, writable
+        from pcr_run.check import check, check_directory, check_rule, writable
         from pcr_run.compose import to_config
 
         cells: dict[Path, Cell] = {}
@@ -104,6 +104,8 @@ class CellsLauncher(Launcher):
                 check(cfg)
                 directory = self.sweep / str(composed.hydra.sweep.subdir)
                 check_directory(cfg, directory)
+                if not cfg.dry_run:
+                    check_rule(cfg)
             except ConfigError as error:
                 cell = " ".join(filter_overrides(overrides))
                 raise ConfigError(error.key, f"{error.problem} (in the cell {cell}; no cell was started)") from error

@@ -118,6 +118,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 """Keys with a range: the test and what would be right. ``null``, where the schema allows it, is not tested."""
 
+ANCHORED = ("pcr", "pcr_literal", "fixed")
+"""Resolvers that project on the stability gradient."""
+
 RUN_FILES = (
     *(f"{name}.jsonl" for name in ("metrics", "layers", "rollouts", "evaluations")),
     *("checkpoints", "final", "result.json", "env.json"),
@@ -130,6 +133,14 @@ def check(cfg: Config) -> None:
         raise ConfigError(key, problem)
     for key, problem in _doubts(cfg):
         log.warning("%s: %s", key, problem)
+
+
+def check_rule(cfg: Config) -> None:
+    """Raise ``ConfigError`` unless a resolver with its own options, or one of the user's, can be made. Needs torch."""
+    if cfg.resolver.name == "torchjd" or ":" in cfg.resolver.name or cfg.resolver.options:
+        from pcr_run.resolver import from_config
+
+        from_config(cfg.resolver)
 
 
 def check_directory(cfg: Config, directory: Path) -> None:
@@ -305,7 +316,7 @@ def _findable(module: str) -> bool:
 
 def _doubts(cfg: Config) -> Iterator[tuple[str, str]]:
     learner = cfg.learner
-    if learner.kl == "k1" and cfg.resolver.name in ("pcr", "pcr_literal", "fixed"):
+    if learner.kl == "k1" and cfg.resolver.name in ANCHORED:
         yield "learner.kl", f"k1 has zero expected gradient on policy: resolver {cfg.resolver.name} anchors on noise"
     if learner.reference == "old" and learner.epochs * learner.minibatches == 1:
         yield "learner.reference", "old with one update per batch: the KL term and its gradient are always 0"

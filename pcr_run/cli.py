@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from pcr_run import compose
-from pcr_run.check import check, check_directory, writable
+from pcr_run.check import check, check_directory, check_rule, writable
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError, Interrupted, RunError
 from pcr_run.report import result
@@ -37,7 +37,8 @@ def main() -> int:
     """Entry point of ``pcr-run``; the exit code is 0, 1 (failed), 2 (bad configuration) or 128 + signal."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    terminal = logging.StreamHandler()
+    logging.raiseExceptions = False  # a full disk must not print a traceback for each line of run.log
+    terminal = _Terminal()
     terminal.setFormatter(logging.Formatter("pcr-run: %(levelname)s: %(message)s"))
     terminal.setLevel(logging.WARNING)
     log.handlers = [terminal]
@@ -48,12 +49,20 @@ def main() -> int:
         hydra.main(config_path="pkg://pcr_run.conf", config_name="config", version_base="1.3")(job)()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         return _say(error if isinstance(error, ConfigError) else compose.explain(error), 2)
+    except RunError as error:
+        return _say(error, 1)
     except OSError as error:
         where = "hydra.run.dir (of a sweep: hydra.sweep.dir)"
         return _say(f"{where}: cannot write {error.filename} ({error.strerror}); choose another directory", 2)
     except KeyboardInterrupt as error:
         return _say("interrupted", 128 + getattr(error, "signal", signal.SIGINT))
     return 0
+
+
+class _Terminal(logging.StreamHandler):
+    """Writes to what stderr is at the moment: a live display takes its place."""
+
+    stream = property(lambda self: sys.stderr, lambda self, value: None)
 
 
 def job(composed: DictConfig) -> Any:
@@ -69,6 +78,7 @@ def job(composed: DictConfig) -> Any:
 
             show(cfg, directory)
             return None
+        check_rule(cfg)
         with _alone_in(directory), _logged(directory):
             return _run(cfg, directory)
     except ConfigError as error:
@@ -161,7 +171,8 @@ def _logged(directory: Path) -> Iterator[None]:
         logging.captureWarnings(False)
         log.setLevel(level)
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # a full disk: what is not written by now is lost, the reason is shown anyway
+            handler.close()
 
 
 if __name__ == "__main__":

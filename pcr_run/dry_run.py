@@ -13,7 +13,7 @@ from pcr_run.config import Config
 from pcr_run.model import card
 from pcr_run.report import result
 
-UNCHECKED = "the data set, the model's weights, memory, and anything that needs the network"
+UNCHECKED = "the data set, the model's weights, options of the resolver, memory, and whatever needs the network"
 
 
 def show(cfg: Config, directory: Path, console: Console | None = None) -> None:

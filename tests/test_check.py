@@ -9,7 +9,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 
 from pcr_run import compose
-from pcr_run.check import CHOICES, RANGES, check, check_directory, get
+from pcr_run.check import ANCHORED, CHOICES, RANGES, check, check_directory, get
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError
 from pcr_run.report import result
@@ -192,6 +192,7 @@ def test_the_names_are_those_that_exist():
     from pcr_run.resolver import RULES
 
     assert set(CHOICES["resolver.name"]) == set(RULES)
+    assert set(ANCHORED) == {name for name, rule in RULES.items() if rule.anchors}
     assert set(CHOICES["reward.name"]) == set(reward.NAMES)
     assert set(CHOICES["reward.verifier"]) == set(reward.VERIFIERS)
 

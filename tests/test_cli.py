@@ -65,6 +65,15 @@ def test_an_error_is_one_line_on_the_terminal_and_a_traceback_in_the_log(command
     assert (result["task"], result["resolver"], result["seed"]) == ("math", "pcr", 0)
 
 
+def test_a_log_that_cannot_be_written_does_not_hide_the_reason(command, work):
+    (work / "here").mkdir()
+    (work / "here" / "run.log").symlink_to("/dev/full")
+    ended = command("hydra.run.dir=here", pcr="full")
+    assert ended.code == 1
+    assert ended.err.startswith("pcr-run: error: no space left for ")
+    assert ended.err.count("\n") == 1
+
+
 def test_a_failed_run_can_be_started_again_with_the_same_command(command, work):
     assert command(pcr="failed").code == 1
     assert command().code == 0
@@ -174,10 +183,22 @@ def test_nothing_heavy_is_imported_for_help_bad_input_or_a_dry_run(shell):
         assert not loaded & {"torch", "transformers", "datasets", "wandb", "numpy"}, arguments
 
 
+HALF_WAY = """
+class HalfWay:
+    conflict_free_is_sum = True
+
+    def __init__(self, share):
+        self.share = share
+
+    def __call__(self, table, beta):
+        return 1 + 0 * table.pp, self.share * beta + 0 * table.pp
+"""
+
+
 def test_a_resolver_in_a_directory_of_the_user_is_found(command, work):
     (work / "mine" / "resolver").mkdir(parents=True)
     (work / "mine" / "resolver" / "half_way.yaml").write_text("name: half_way:HalfWay\noptions: {share: 0.5}\n")
-    (work / "mine" / "half_way.py").write_text("class HalfWay: ...\n")
+    (work / "mine" / "half_way.py").write_text(HALF_WAY)
     assert command("--config-dir", "mine", "resolver=half_way").code == 0
     config = yaml.safe_load((only(work, "outputs/math-half_way-HalfWay-*") / "config.yaml").read_text())
     assert config["resolver"]["options"] == {"share": 0.5}

@@ -182,7 +182,7 @@ def test_a_primary_configuration_of_the_user_can_be_a_sweep(command, work):
     )
     (work / "mine" / "resolver").mkdir()
     (work / "mine" / "resolver" / "half.yaml").write_text("name: half:Half\n")
-    (work / "mine" / "half.py").write_text("class Half: ...\n")
+    (work / "mine" / "half.py").write_text("class Half:\n    def __call__(self, table, beta): ...\n")
     ended = command("--config-dir", "mine", "-cn", "table")
     assert ended.code == 0
     assert {result["resolver"] for result in cells(work).values()} == {"half:Half", "none"}
@@ -195,6 +195,20 @@ def test_hydras_own_launcher_works_and_pcr_report_makes_its_summary(command, wor
     monkeypatch.setattr("sys.argv", ["pcr-report", "here"])
     assert cli.main() == 0
     assert (work / "here" / "summary.csv").is_file()
+
+
+def test_a_failure_under_hydras_own_launcher_is_one_message(command):
+    ended = command("-m", "hydra/launcher=basic", "resolver=none,pcr", pcr="failed")
+    assert ended.code == 1
+    assert "pcr-run: error: 3 updates in a row were not finite" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_options_of_a_resolver_are_checked_before_any_cell_starts(command, work):
+    ended = command("-m", "resolver=none,torchjd", "resolver.weighting=upgrade")
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: resolver.weighting: ")
+    assert not list(work.glob("outputs/*/*/"))
 
 
 def test_an_unwritable_sweep_directory_is_named(command):

@@ -57,5 +57,5 @@ def mark(directory: Path, cfg: Config, status: str, reason: str) -> None:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -40,12 +40,12 @@ def write(directory: Path) -> str:
     rows = table(cells, keys)
     others = sorted({name for row in rows for name in row if name.endswith("_change")})
     names = [*map(label, keys), *SCORES, *others, *NUMBERS, "seconds", "reason"]
-    with (directory / "summary.csv").open("w", newline="") as file:
+    with (directory / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
     text = markdown(directory.name, rows, [label(key) for key in keys])
-    (directory / "summary.md").write_text(text)
+    (directory / "summary.md").write_text(text, encoding="utf-8")
     return text
 
 
