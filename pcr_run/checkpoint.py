@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from pcr_run.errors import ConfigError
+from pcr_run.errors import ConfigError, disk_full, is_disk_full
 
 log = logging.getLogger(__name__)
 STATE, MANIFEST = "state.pt", "manifest.json"
@@ -26,12 +26,17 @@ class HashingWriter(io.RawIOBase):
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256, self.bytes = file, hashlib.sha256(), 0
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Write and hash."""
         self.sha256.update(data)
         self.bytes += len(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error  # torch.save hides it behind an error of its own
+            raise
 
     def flush(self) -> None:
         """Flush the file."""
@@ -53,13 +58,18 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         temporary.mkdir()
         with (temporary / STATE).open("wb") as file:
             writer = HashingWriter(file)
-            torch.save({**state, "step": step, "random": random_state()}, writer)  # type: ignore[arg-type]
+            try:
+                torch.save({**state, "step": step, "random": random_state()}, writer)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                raise writer.error or error from error
             sync(file)
         with (temporary / MANIFEST).open("w") as manifest:
             json.dump({"step": step, "sha256": writer.sha256.hexdigest(), "bytes": writer.bytes}, manifest)
             sync(manifest)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if is_disk_full(error):
+            raise disk_full(final) from error
         raise
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)

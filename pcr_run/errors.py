@@ -1,6 +1,12 @@
 """The errors that a user sees. Exit codes: ``ConfigError`` 2, ``RunError`` 1, ``Interrupted`` 128 + its signal."""
 
 
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
 class ConfigError(ValueError):
     """Bad input. The message names the key or file and says what would be right."""
 
@@ -19,3 +25,13 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal: int) -> None:
         super().__init__(f"interrupted by signal {signal}")
         self.signal = signal
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """No space, quota or allowed file size is left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def disk_full(path: Path) -> RunError:
+    """What to tell when ``path`` could not be written for lack of space."""
+    return RunError(f"{path}: no space left; free some and give the same command again to go on")

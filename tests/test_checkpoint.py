@@ -1,3 +1,4 @@
+import errno
 import random
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from pcr_run import checkpoint
-from pcr_run.errors import ConfigError
+from pcr_run.errors import ConfigError, RunError
 
 
 def save(directory: Path, step: int, keep: int = 2) -> Path:
@@ -63,11 +64,11 @@ def test_it_is_an_error_when_none_is_intact(tmp_path: Path) -> None:
 def test_an_interrupted_save_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 1)
 
-    def full(self: checkpoint.HashingWriter, data: bytes) -> int:
-        raise OSError(28, "No space left on device")
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.HashingWriter, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(checkpoint, "sync", full)
+    with pytest.raises(RunError, match="step-000002: no space left"):
         save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
 
