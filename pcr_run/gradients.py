@@ -6,7 +6,7 @@ Usable without the rest of pcr_run, on any loss pair of any transformers causal 
     with TwoGradients(model, names, rows=8, group=4) as two:
         for ids in batch.split(4):                     # prompt-major: 4 responses of one prompt, then 4 of the next
             pla, sta = my_losses(model, ids)           # scalars whose sums over microbatches are the batch's losses
-            two.backward(pla, sta, beta=0.04)
+            two.backward(pla, sta, beta=0.04, rows=len(ids))
     two.resolve(make("pcr"), beta=0.04, granularity="layer")
     optimizer.step()                                   # .grad of every parameter is now the resolved gradient
 

@@ -1,12 +1,14 @@
 """Two gradients, their Gramian and variances against one float64 backward per response and objective."""
 
 import itertools
+import textwrap
 
 import pytest
 import torch
 import transformers as hf
 from torch import nn
 
+from pcr_run import gradients
 from pcr_run.gradients import TwoGradients, grouped
 from pcr_run.groups import select
 from pcr_run.policy import disable_dropout
@@ -212,6 +214,25 @@ def test_only_the_acting_parameters_are_resolved() -> None:
         a, b = (0.0, 1.0) if name in acting else (1.0, BETA)
         assert (resolution.a[k].item(), resolution.b[k].item()) == (a, b)
         torch.testing.assert_close(parameter.grad, a * pla[name] + b * two.stability()[name])
+
+
+def test_the_example_of_the_module_runs() -> None:
+    text = gradients.__doc__.split("::\n\n")[1].split("\n\nParameters outside")[0]
+    model = ARCHITECTURES["qwen2_tied"]()
+    ids, pla, sta = batch()
+    scope = {
+        "model": model,
+        "batch": torch.cat([ids, ids[:2]]),
+        "my_losses": lambda model, ids: losses(model, ids, *next(coefficients)),
+        "optimizer": torch.optim.AdamW(model.parameters()),
+        **vars(gradients),
+        "select": select,
+        "make": make,
+    }
+    coefficients = iter(zip(*(torch.cat([x, x[:2]]).split(4) for x in (pla, sta)), strict=True))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    exec(textwrap.dedent(text), scope)
+    assert all(not p.equal(before[name]) for name, p in model.named_parameters())
 
 
 def test_a_missing_microbatch_is_noticed() -> None:
