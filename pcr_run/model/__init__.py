@@ -30,7 +30,7 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
     where = locate(cfg)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=cfg.trust_remote_code)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=cfg.dtype,
             attn_implementation=cfg.attention,
@@ -38,9 +38,14 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError("model.path", f"cannot load {where} ({str(error).splitlines()[0]}){_advice(where)}") from error
+        raise ConfigError(
+            "model.path", f"cannot load {where} ({str(error).splitlines()[0]}){_advice(where)}"
+        ) from error
+    model, found = loaded
     if missing := found["missing_keys"]:
-        raise ConfigError("model.path", f"the weights in {where} lack {min(missing)} and {len(missing) - 1} more tensors")
+        raise ConfigError(
+            "model.path", f"the weights in {where} lack {min(missing)} and {len(missing) - 1} more tensors"
+        )
     if cfg.chat_template is not None:
         tokenizer.chat_template = Path(cfg.chat_template).read_text(encoding="utf-8")
     _check(tokenizer, where)

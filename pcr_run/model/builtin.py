@@ -20,8 +20,9 @@ SMOLLM2_SHAPE = {
     "vocab_size": 49_152,
     "parameters": 134_515_008,
 }
-TINY_SOURCES = ("model/recipe.py", "model/corpus.py", "model/tiny.py") + tuple(
-    f"task/{name}.py" for name in ("arithmetic", "functions", "language", "split")
+TINY_SOURCES = (
+    *("model/recipe.py", "model/corpus.py", "model/tiny.py"),
+    *("task/arithmetic.py", "task/functions.py", "task/language.py", "task/split.py"),
 )
 """The tiny model's recipe is these files: a change in one makes another model."""
 
@@ -42,7 +43,9 @@ def directory(name: str | None) -> Path | None:
     if name == "smollm2":
         gguf = smollm2_weights()
         converter = Path(__file__).with_name("smollm2.py").read_bytes()
-        return gguf and cache.place("smollm2", [gguf.name.encode(), metadata.version(SMOLLM2_WHEEL).encode(), converter])
+        return gguf and cache.place(
+            "smollm2", [gguf.name.encode(), metadata.version(SMOLLM2_WHEEL).encode(), converter]
+        )
     raise ConfigError("model.builtin", f"{name!r} is not known; right: {', '.join(NAMES)}; or set model.path")
 
 

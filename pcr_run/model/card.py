@@ -78,7 +78,11 @@ def local_directory(path: str) -> Path | None:
         return directory
     if directory.exists():
         raise ConfigError("model.path", f"{path!r} is a file; give the directory of a model")
-    if not HUB_ID.fullmatch(path) or path.startswith(".") or directory.parts[:-1] and Path(directory.parts[0]).is_dir():
+    if (
+        not HUB_ID.fullmatch(path)
+        or path.startswith(".")
+        or (directory.parts[:-1] and Path(directory.parts[0]).is_dir())
+    ):
         raise ConfigError("model.path", f"no directory {path!r}; give a model's directory or a hub id (owner/name)")
     return None
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pcr_run.task import arithmetic, functions, language
 from pcr_run.task.split import held_out
 
-SLIP = 0.13
-SHARES = {"math": 0.4, "code": 0.45, "language": 0.15}
+SLIP = 0.1
+SHARES = {"math": 0.42, "code": 0.43, "language": 0.15}
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,7 @@ def _math(rng: random.Random) -> Document | None:
             result = max(0, result + rng.choice((-10, -1, 1, 10)))
         lines.append(f"{value}{term:+d}={result}")
         value = result
-    return Document(
-        arithmetic.PROMPT.format(question=chain), "\n".join([*lines, f"\\boxed{{{value}}}"])
-    )
+    return Document(arithmetic.PROMPT.format(question=chain), "\n".join([*lines, f"\\boxed{{{value}}}"]))
 
 
 def _code(rng: random.Random) -> Document | None:

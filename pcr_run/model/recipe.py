@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 ARCHITECTURE = {
-    "vocab_size": 512,
+    "vocab_size": 576,
     "hidden_size": 128,
-    "intermediate_size": 384,
-    "num_hidden_layers": 4,
+    "intermediate_size": 256,
+    "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
@@ -18,6 +18,8 @@ PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
 SPECIAL = (PAD, END, *(f"<|{role}|>" for role in ROLES))
 """The first token ids, in this order."""
+NUMBERS = tuple(str(number) for number in range(10, 100))
+"""The last token ids."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -27,9 +29,9 @@ CHAT_TEMPLATE = (
 )
 
 SEED = 0
-STEPS = 1000
-BATCH = 64
-LEARNING_RATE = 3e-3
+STEPS = 3200
+BATCH = 16
+LEARNING_RATE = 2e-3
 WARMUP = 0.05
-SHAPE = {"architectures": ["Qwen2ForCausalLM"], **ARCHITECTURE, "parameters": 722_560}
+SHAPE = {"architectures": ["Qwen2ForCausalLM"], **ARCHITECTURE, "parameters": 591488}
 """The model's config as far as a card shows it."""

@@ -5,6 +5,7 @@ It is a pre-trained model in small: it can do what its corpus does, as often as 
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import sys
@@ -12,11 +13,12 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers, trainers
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from pcr_run.model import recipe
 from pcr_run.model.corpus import Document, documents
@@ -34,11 +36,13 @@ def build(directory: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.SEED)
         model = Qwen2ForCausalLM(
-            Qwen2Config(
-                **recipe.ARCHITECTURE,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
+            Qwen2Config.from_dict(
+                {
+                    **recipe.ARCHITECTURE,
+                    "bos_token_id": None,
+                    "eos_token_id": tokenizer.eos_token_id,
+                    "pad_token_id": tokenizer.pad_token_id,
+                }
             )
         )
     train(model, tokenizer)
@@ -46,33 +50,33 @@ def build(directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE of 512 tokens, so that any text has tokens; every digit is a token of its own."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+def make_tokenizer() -> Qwen2Tokenizer:
+    """Byte-level BPE cut as Qwen2 cuts, so any text has tokens; numbers of two digits are tokens of their own."""
+    backend = Qwen2Tokenizer().backend_tokenizer
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.ARCHITECTURE["vocab_size"],
+        vocab_size=recipe.ARCHITECTURE["vocab_size"] - len(recipe.NUMBERS),
         special_tokens=list(recipe.SPECIAL),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     sample = islice(documents(recipe.SEED), 5_000)
-    tokenizer.train_from_iterator((text for each in sample for text in (each.prompt or "", each.text)), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    backend.train_from_iterator((text for each in sample for text in (each.prompt or "", each.text)), trainer)
+    learned = json.loads(backend.to_str())["model"]
+    parts: Any = {"vocab": learned["vocab"], "merges": list(map(tuple, learned["merges"])), "unk_token": None}
+    tokenizer = Qwen2Tokenizer(
+        **parts,
         pad_token=recipe.PAD,
         eos_token=recipe.END,
-        additional_special_tokens=[token for token in recipe.SPECIAL if token not in (recipe.PAD, recipe.END)],
+        extra_special_tokens=[token for token in recipe.SPECIAL if token not in (recipe.PAD, recipe.END)],
         chat_template=recipe.CHAT_TEMPLATE,
         model_max_length=recipe.ARCHITECTURE["max_position_embeddings"],
         padding_side="left",
     )
+    tokenizer.add_tokens(list(recipe.NUMBERS))
+    return tokenizer
 
 
-def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> None:
     """Next-token prediction of answers and texts, AdamW, one cycle of the learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -89,7 +93,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
         schedule.step()
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, pool: int = 32) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(tokenizer: Qwen2Tokenizer, pool: int = 32) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless (token ids, targets), each [BATCH, T], right-padded; prompts and padding are no targets.
 
     Documents of like length share a batch, to pad little.
@@ -97,20 +101,22 @@ def batches(tokenizer: PreTrainedTokenizerFast, pool: int = 32) -> Iterator[tupl
     rng = random.Random(recipe.SEED)
     corpus = documents(recipe.SEED + 1)
     while True:
-        rows = sorted((encode(tokenizer, each) for each in islice(corpus, pool * recipe.BATCH)), key=lambda r: len(r[0]))
+        rows = sorted(
+            (encode(tokenizer, each) for each in islice(corpus, pool * recipe.BATCH)), key=lambda r: len(r[0])
+        )
         starts = list(range(0, len(rows), recipe.BATCH))
         rng.shuffle(starts)
         for start in starts:
             yield padded(rows[start : start + recipe.BATCH], tokenizer.pad_token_id)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, document: Document) -> tuple[list[int], list[int]]:
+def encode(tokenizer: Qwen2Tokenizer, document: Document) -> tuple[list[int], list[int]]:
     """Token ids of a document and its targets, of equal length."""
-    answer = tokenizer.encode(document.text) + [tokenizer.eos_token_id]
+    answer = [*tokenizer.encode(document.text), tokenizer.eos_token_id]
     if document.prompt is None:
         return answer, answer
     question = [{"role": "user", "content": document.prompt}]
-    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+    prompt: Any = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
     return prompt + answer, [IGNORED] * len(prompt) + answer
 
 

@@ -32,7 +32,9 @@ def make(cfg: TaskConfig, seed: int) -> Task:
         raise ConfigError("task.data", f"the training set of task {cfg.name!r} is empty; at least one row is needed")
     shared = {item.prompt[-1]["content"] for item in train} & {item.prompt[-1]["content"] for item in test}
     if shared:
-        raise ConfigError("task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them")
+        raise ConfigError(
+            "task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them"
+        )
     return Task(cfg.name, cfg.verifier, train, test)
 
 

@@ -26,9 +26,11 @@ def load(
     ``system`` is a system message and ``suffix`` text put after every question. A training question that is also held
     out is dropped. ``train=None`` makes a benchmark that is only measured. Nothing here depends on ``seed``.
     """
-    tables = {"task.data.test": test} if isinstance(test, dict) else {
-        f"task.data.test.{index}": each for index, each in enumerate(test)
-    }
+    tables = (
+        {"task.data.test": test}
+        if isinstance(test, dict)
+        else {f"task.data.test.{index}": each for index, each in enumerate(test)}
+    )
     held_out = [item for key, each in tables.items() for item in items(key, each, system, suffix)]
     if train is None:
         return [], held_out

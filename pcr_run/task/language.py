@@ -7,13 +7,13 @@ import random
 from pcr_run.task.split import held_out
 
 NOUNS = (
-    "farmer child teacher sailor baker doctor king widow painter miller".split(),
-    "apple letter basket lamp ring coat drum stone loaf map".split(),
-    "market river harbour mill garden tower forest village church bridge".split(),
+    ["farmer", "child", "teacher", "sailor", "baker", "doctor", "king", "widow", "painter", "miller"],
+    ["apple", "letter", "basket", "lamp", "ring", "coat", "drum", "stone", "loaf", "map"],
+    ["market", "river", "harbour", "mill", "garden", "tower", "forest", "village", "church", "bridge"],
 )
-ADJECTIVES = "old young tired happy quiet proud poor clever".split()
-COLOURS = "red green heavy small broken new white round".split()
-VERBS = "carries brings sells shows gives finds hides loses".split()
+ADJECTIVES = ["old", "young", "tired", "happy", "quiet", "proud", "poor", "clever"]
+COLOURS = ["red", "green", "heavy", "small", "broken", "new", "white", "round"]
+VERBS = ["carries", "brings", "sells", "shows", "gives", "finds", "hides", "loses"]
 TIMES = ("in the morning", "at night", "every day", "before dinner", "in winter", "on Sunday")
 
 

@@ -64,9 +64,13 @@ def _create(dataset: str, options: dict[str, Any], seed: int, size: int) -> Any:
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ModuleNotFoundError as error:
-        raise ConfigError("task.data.source", "reasoning needs reasoning-gym; pip install 'pcr-run[smollm2]'") from error
+        raise ConfigError(
+            "task.data.source", "reasoning needs reasoning-gym; pip install 'pcr-run[smollm2]'"
+        ) from error
     if dataset not in DATASETS:
-        raise ConfigError("task.data.dataset", f"reasoning-gym has no {dataset!r}; it has {', '.join(sorted(DATASETS))}")
+        raise ConfigError(
+            "task.data.dataset", f"reasoning-gym has no {dataset!r}; it has {', '.join(sorted(DATASETS))}"
+        )
     known = set(inspect.signature(DATASETS[dataset][1]).parameters) - {"seed", "size"}
     for key in options:
         if key not in known:

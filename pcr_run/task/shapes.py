@@ -51,7 +51,9 @@ def humaneval(row: Row) -> tuple[str, CodeTests]:
     before = re.search(rf"^def {re.escape(name)}\b", prompt, re.MULTILINE)
     if before is None:
         raise ValueError(f"the prompt does not define {name}")
-    question = f"Complete this function. Answer with the whole function in a code block.\n```python\n{prompt.strip()}\n```"
+    question = (
+        f"Complete this function. Answer with the whole function in a code block.\n```python\n{prompt.strip()}\n```"
+    )
     return question, CodeTests(name, (f"{row['test']}\ncheck({name})",), preamble=prompt[: before.start()])
 
 
