@@ -8,7 +8,6 @@ TAIL = 65_536
 """Characters at the end of a response that are searched for an answer; an answer stands at the end."""
 
 _BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_FENCE = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])")
 
 
@@ -40,16 +39,31 @@ def last_number(response: str) -> str | None:
     return numbers[-1].replace(",", "") if numbers else None
 
 
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """(tag, body) of each closed fenced block."""
+    blocks, tag, body = [], None, []
+    for line in text.splitlines():
+        mark = line.strip()
+        if tag is None and mark.startswith("```") and "`" not in mark[3:]:
+            tag, body = mark[3:].strip().lower(), []
+        elif tag is not None and mark == "```":
+            blocks.append((tag, "\n".join(body)))
+            tag = None
+        elif tag is not None:
+            body.append(line)
+    return blocks
+
+
 def program(response: str) -> str:
     """The last fenced Python block of the visible text, else its last fenced block, else all of it."""
     text = visible(response)
-    blocks = _FENCE.findall(text)
-    python = [body for tag, body in blocks if tag.strip().lower() in ("python", "py", "python3")]
-    if python or blocks:
+    blocks = _blocks(text)
+    python = [body for tag, body in blocks if tag in ("python", "py", "python3")]
+    if blocks:
         return python[-1] if python else blocks[-1][1]
     return text.strip("\n")
 
 
 def fenced(response: str) -> bool:
     """Whether the visible text holds a closed code block."""
-    return _FENCE.search(visible(response)) is not None
+    return bool(_blocks(visible(response)))

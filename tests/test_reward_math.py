@@ -1,0 +1,155 @@
+"""The math verifier as a whole: extraction, worker processes, exact equality."""
+
+import random
+import resource
+import time
+
+import pytest
+from reward_corpus import CORPUS
+
+from pcr_run.config import RewardConfig, SandboxConfig
+from pcr_run.data import Item
+from pcr_run.errors import ConfigError, RunError
+from pcr_run.reward import answer, check_references, make
+
+CASES = [(gold, claim, verdict) for verdict, pairs in CORPUS.items() for gold, claim in pairs]
+
+
+def items(*golds):
+    return [Item(str(number), (), gold) for number, gold in enumerate(golds)]
+
+
+@pytest.fixture(scope="module")
+def reward():
+    made = make(RewardConfig(name="verifier", verifier="math", seconds=2.0, workers=2, unboxed=0.25), SandboxConfig())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def scores(reward):
+    claims = [rf"So it is $\boxed{{{claim}}}$." for _, claim, _ in CASES]
+    return reward(items(*(gold for gold, _, _ in CASES)), claims)
+
+
+def test_the_corpus_has_200_cases():
+    assert len(set(CASES)) >= 200
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{gold}~{claim}"[:60] for gold, claim, _ in CASES])
+def test_answer_gets_its_verdict(scores, case):
+    gold, claim, verdict = CASES[case]
+    if claim == r"\boxed{5}":
+        verdict = "correct"  # inside a box the inner box is the last one
+    assert scores[case].verdict == verdict
+    assert scores[case].value == float(verdict == "correct")
+
+
+EXTRACTION = {
+    r"\boxed{4} or rather \boxed{5}": "5",
+    r"\boxed{5} then \boxed{6": "5",
+    r"\boxed{\frac{1}{2}}": r"\frac{1}{2}",
+    r"\boxed{\{1,2\}}": r"\{1,2\}",
+    r"<think>\boxed{4}</think> \boxed{5}": "5",
+    r"<think>\boxed{5}": None,
+    r"\boxed{5} <think>\boxed{6}": "5",
+    r"\boxed{4}</think>the answer is 5": None,
+    r"\boxed{4}</think><think>\boxed{6}</think>\boxed{5}": "5",
+    r"\boxed 5": None,
+    r"\boxed{5\}": None,
+    r"\boxed{}": "",
+    "": None,
+    "5": None,
+    r"\boxed{\boxed{5}}": "5",
+    r"}}}\boxed{5}{{{": "5",
+}
+
+
+@pytest.mark.parametrize("text", EXTRACTION)
+def test_the_answer_is_the_last_balanced_box_after_thinking(text):
+    assert answer.boxed(text) == EXTRACTION[text]
+
+
+@pytest.mark.parametrize("unit", ["\\boxed{", "{", "}", "\\", "\\boxed{}", "<think>", "</think>", "```python\n", "1,", "9"])
+def test_a_megabyte_of_hostile_text_is_read_in_linear_time(reward, unit):
+    start = time.monotonic()
+    (score,) = reward(items("42"), [unit * (1_000_000 // len(unit))])
+    assert time.monotonic() - start < 5
+    assert score.value == 0
+    answer.program(unit * (1_000_000 // len(unit)))
+    assert time.monotonic() - start < 10
+
+
+def test_no_box_is_unparsed_and_pays_a_part_for_a_right_last_number(reward):
+    texts = ["it is 41, no, 42", "it is 42, no, 41", "", "<think> 42", "1,042 apples"]
+    scores = reward(items("42", "42", "42", "42", "1042"), texts)
+    assert [score.value for score in scores] == [0.25, 0, 0, 0, 0.25]
+    assert {score.verdict for score in scores} == {"unparsed"}
+
+
+def test_plain_numbers_start_no_process_and_cost_microseconds():
+    made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
+    start = time.monotonic()
+    scores = made(items(*["42"] * 1000), [rf"\boxed{{{number}}}" for number in range(1000)])
+    assert time.monotonic() - start < 0.5
+    assert sum(score.value for score in scores) == 1
+    assert not made._pool._idle
+    made.close()
+
+
+def test_an_answer_that_hangs_is_a_timeout_and_the_others_are_judged(reward):
+    hang = r"\boxed{\binom{1000000000}{500000000}}"
+    start = time.monotonic()
+    scores = reward(items(*[r"\frac12"] * 8), [r"\boxed{0.5}", hang] + [r"\boxed{2^{-1}}", r"\boxed{\frac 24}"] * 3)
+    assert [score.verdict for score in scores] == ["correct", "timeout"] + ["correct"] * 6
+    assert time.monotonic() - start < 20
+
+
+def test_a_gold_answer_that_states_no_value_is_refused_by_row():
+    check_references(items("42", r"\frac12", r"(1,2]", "4.5e33"))
+    for bad in ("", r"\phantom{1}", "the proof", "1+"):
+        with pytest.raises(ConfigError, match="item 1"):
+            check_references(items("42", bad))
+
+
+def test_too_many_unparsed_answers_stop_the_run():
+    made = make(RewardConfig(name="verifier", verifier="math", max_unparsed=0.5), SandboxConfig())
+    made(items("1", "1"), [r"\boxed{1}", "1"])
+    with pytest.raises(RunError, match="max_unparsed"):
+        made(items("1", "1", "1"), [r"\boxed{1}", "1", "2"])
+    made.close()
+
+
+def test_format_is_a_part_of_its_own():
+    made = make(RewardConfig(name="verifier", verifier="math", format=0.5), SandboxConfig())
+    right, wrong, none = made(items("1", "1", "1"), [r"\boxed{1}", r"\boxed{2}", "1"])
+    assert right.parts == {"correctness": 1.0, "format": 0.5}
+    assert right.value == 1.5
+    assert wrong.parts == {"correctness": 0.0, "format": 0.5}
+    assert none.value == 0
+    made.close()
+
+
+def garbage(count):
+    pieces = r"\frac \sqrt { } ( ) [ ] ^ _ ! | , ; = < > \leq \pm \cup \{ \} \text{ \binom 1 2 9 99999 x y i e \pi % $ & \\ . : / - +"
+    pieces = [*pieces.split(), " ", "\x00", "٣", "é", "\ud800", "or", "and", "cm", r"\begin{pmatrix}", r"\end{pmatrix}"]
+    source = random.Random(0)
+    return ["".join(source.choices(pieces, k=source.randrange(1, 25))) for _ in range(count)]
+
+
+def check_garbage(reward, count):
+    texts = [rf"\boxed{{{text}}}" for text in garbage(count)]
+    scores = reward(items(*["x^2+1"] * count), texts)
+    assert all(score.value == 0 for score in scores)
+    assert not [(text, score) for text, score in zip(texts, scores, strict=True) if score.verdict == "error"]
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 << 20  # KiB
+
+
+def test_garbage_gets_a_verdict(reward):
+    check_garbage(reward, 500)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_thousand_pieces_of_garbage_get_a_verdict(reward):
+    check_garbage(reward, 10_000)
