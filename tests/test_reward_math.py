@@ -70,7 +70,9 @@ def test_the_answer_is_the_last_balanced_box_after_thinking(text):
     assert answer.boxed(text) == EXTRACTION[text]
 
 
-@pytest.mark.parametrize("unit", ["\\boxed{", "{", "}", "\\", "\\boxed{}", "<think>", "</think>", "```python\n", "1,", "9"])
+@pytest.mark.parametrize(
+    "unit", ["\\boxed{", "{", "}", "\\", "\\boxed{}", "<think>", "</think>", "```python\n", "1,", "9"]
+)
 def test_a_megabyte_of_hostile_text_is_read_in_linear_time(reward, unit):
     start = time.monotonic()
     (score,) = reward(items("42"), [unit * (1_000_000 // len(unit))])

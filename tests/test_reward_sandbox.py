@@ -1,6 +1,5 @@
 """The code reward: what tests and a candidate may rely on, at both isolation levels."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,7 +136,11 @@ STDIO = (("1 2\n", "3\n"), ("5 6", "11"))
     [
         ("print(sum(map(int, input().split())))", "correct", 1),
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())), '  \\n\\n')", "correct", 1),
-        ("if __name__ == '__main__':\n    print(sum(map(int, input().split())))\n    raise SystemExit(0)", "correct", 1),
+        (
+            "if __name__ == '__main__':\n    print(sum(map(int, input().split())))\n    raise SystemExit(0)",
+            "correct",
+            1,
+        ),
         ("print(3)", "wrong", 0.5),
         ("print(sum(map(int, input().split())))\n1 / 0", "wrong", 0),
         ("input(); input(); print(3)", "wrong", 0),

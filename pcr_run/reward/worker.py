@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
 import time
 import traceback
 from dataclasses import asdict
 from typing import Any
 
+JOBS = 3  # where standard input is moved, out of reach of what the tests read
 MEMORY = 4 << 30  # bytes of address space; SymPy and the tests need far less
 
 
@@ -65,6 +67,11 @@ def run_program(job: dict[str, Any]) -> dict[str, Any]:
         finally:
             os._exit(0)
     os.close(outbox)
+    events = select.poll()
+    events.register(inbox, select.POLLIN)
+    events.register(JOBS, 0)  # only whether the owner hung up
+    if any(fd == JOBS for fd, _ in events.poll()):
+        os.killpg(0, signal.SIGKILL)
     with open(inbox, "rb") as pipe:  # noqa: PTH123
         answer = pipe.read()
     _, status = os.waitpid(child, 0)
@@ -79,7 +86,8 @@ def main() -> None:
     """Answer jobs until standard input ends."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    jobs = os.fdopen(os.dup(0), "r")
+    os.dup2(0, JOBS)
+    jobs = os.fdopen(JOBS, "r")
     answers = os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
