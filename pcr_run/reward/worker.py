@@ -86,7 +86,7 @@ def main() -> None:
     """Answer jobs until standard input ends."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.dup2(0, JOBS)
+    os.dup2(0, JOBS, inheritable=False)
     jobs = os.fdopen(JOBS, "r")
     answers = os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
