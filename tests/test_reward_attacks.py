@@ -1,4 +1,5 @@
 """Hostile programs: each ends as a verdict within its limit, earns nothing and leaves the machine as it was."""
+# ruff: noqa: E501 - programs on one line
 
 import os
 import socket

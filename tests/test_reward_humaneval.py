@@ -32,12 +32,12 @@ class Plant(ast.NodeTransformer):
     def __init__(self, name):
         self.name, self.inside = name, False
 
-    def visit_FunctionDef(self, node):  # noqa: N802
+    def visit_FunctionDef(self, node):
         if node.name != self.name:
             return node
         return self.generic_visit(node)
 
-    def visit_Return(self, node):  # noqa: N802
+    def visit_Return(self, node):
         node.value = ast.List([node.value or ast.Constant(None)], ast.Load())
         return node
 

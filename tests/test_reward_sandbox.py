@@ -1,4 +1,7 @@
 """The code reward: what tests and a candidate may rely on, at both isolation levels."""
+# ruff: noqa: E501 - programs on one line
+
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -239,7 +242,5 @@ def test_plain_data_survives_the_codec(value):
 
 @given(st.text(alphabet="nbifsltdezr0123456789:,-x\n", max_size=80))
 def test_no_message_does_more_than_fail(message):
-    try:
+    with contextlib.suppress(plain.NotPlainError):
         plain.decode(message)
-    except plain.NotPlainError:
-        pass

@@ -41,7 +41,9 @@ def last_number(response: str) -> str | None:
 
 def _blocks(text: str) -> list[tuple[str, str]]:
     """(tag, body) of each closed fenced block."""
-    blocks, tag, body = [], None, []
+    blocks: list[tuple[str, str]] = []
+    tag: str | None = None
+    body: list[str] = []
     for line in text.splitlines():
         mark = line.strip()
         if tag is None and mark.startswith("```") and "`" not in mark[3:]:
