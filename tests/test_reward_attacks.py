@@ -142,6 +142,10 @@ def processes() -> set[str]:
     return found
 
 
+def shared_files() -> set[Path]:
+    return {*Path("/tmp").iterdir(), *Path("/dev/shm").iterdir()}
+
+
 @pytest.fixture(scope="module", params=LEVELS)
 def sandbox(request):
     os.environ["HF_TOKEN"] = os.environ["WANDB_API_KEY"] = "pcr-run-secret"
@@ -160,14 +164,14 @@ def run(reward, tests, programs):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_earns_nothing_and_leaves_nothing(sandbox, name):
-    before = set(os.listdir("/tmp")) | set(os.listdir("/dev/shm"))
+    before = shared_files()
     (score,), seconds = run(sandbox, TESTS, [ATTACKS[name]])
     assert score.value == 0
     assert score.verdict in ("wrong", "unparsed", "timeout", "stalled", "refused"), score
     assert seconds < 12
     assert not processes()
-    left = (set(os.listdir("/tmp")) | set(os.listdir("/dev/shm"))) - before
-    assert not {name for name in left if "escaped" in name or name.isdigit()}
+    left = shared_files() - before
+    assert not {path for path in left if "escaped" in path.name or path.name.isdigit()}
 
 
 @pytest.mark.parametrize("level", LEVELS)
