@@ -168,6 +168,7 @@ def transcripts(step: int, rollout: Rollout, scores: Sequence[Score], count: int
             "finish": rollout.completions[i].finish,
             "reward": scores[i].value,
             "verdict": scores[i].verdict,
+            "detail": scores[i].detail,
         }
         for i in chosen
     ]

@@ -75,6 +75,9 @@ class Parts:
         status("loading the task")
         main = task.make(cfg.task, cfg.seed)
         others = [task.make(other, cfg.seed) for name, other in cfg.evaluation.tasks.items() if name != cfg.task.name]
+        reward.check_references([*main.train, *main.test])
+        for other in others:
+            reward.check_references(other.test, f"evaluation.tasks.{other.name}.data")
         self.reward = reward.make(cfg.reward, cfg.sandbox, str(device))
         stack.callback(self.reward.close)
         status("loading the model")
