@@ -171,7 +171,7 @@ def _logged(directory: Path) -> Iterator[None]:
         logging.captureWarnings(False)
         log.setLevel(level)
         root.removeHandler(handler)
-        with contextlib.suppress(OSError):  # a full disk: what is not written by now is lost, the reason is shown anyway
+        with contextlib.suppress(OSError):  # on a full disk the rest of the log is lost
             handler.close()
 
 

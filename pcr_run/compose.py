@@ -56,8 +56,7 @@ def to_dict(cfg: Config) -> dict[str, Any]:
 
 def explain(error: Exception) -> ConfigError:
     """One message that names the key, from an error of Hydra or OmegaConf."""
-    causes = list(_chain(error))
-    for cause in causes:
+    for cause in _chain(error):
         key = str(getattr(cause, "full_key", None) or "")
         problem = str(getattr(cause, "msg", None) or cause).splitlines()[0] if str(cause) else ""
         match cause:
@@ -157,7 +156,10 @@ def _added(node: DictConfig, schema: Any, prefix: str) -> Iterator[str]:
             yield from _added(node[key], known[key], f"{prefix}{key}.")
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """An error and what it came from; OmegaConf raises some a second time, which closes a circle."""
+    chain: list[BaseException] = []
+    while error is not None and not any(error is known for known in chain):
+        chain.append(error)
         error = error.__cause__ or error.__context__
+    return chain
