@@ -1,6 +1,5 @@
 """The errors that a user sees. Exit codes: ``ConfigError`` 2, ``RunError`` 1, ``Interrupted`` 128 + its signal."""
 
-
 from __future__ import annotations
 
 import errno

@@ -47,6 +47,7 @@ def command(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     fake_run.install()
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(logging, "raiseExceptions", True)  # to be put back
 
     def call(*arguments: str, **fakes: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["pcr-run", *arguments])
