@@ -1,0 +1,1 @@
+"""The YAML groups, shipped as a package."""

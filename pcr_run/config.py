@@ -91,7 +91,9 @@ class ResolverConfig:
     pattern: str | None = doc("regular expression on parameter names, instead of `modules`", None)
     granularity: str = doc("one decision per `layer`, per `tensor` or one `global`", "layer")
     alpha: float = doc("`fixed`: the projection strength, 0 to 1", 0.5)
-    alpha_scale: str = doc("`pcr`: variances compared `raw`, with `beta` squared, or `relative` to squared norms", "raw")
+    alpha_scale: str = doc(
+        "`pcr`: variances compared `raw`, with `beta` squared, or `relative` to squared norms", "raw"
+    )
     weighting: str = doc("`torchjd`: name of a weighting", "upgrad")
     options: dict[str, Any] = doc("further arguments of the rule", {})
 
