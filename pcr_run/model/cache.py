@@ -45,6 +45,6 @@ def made(directory: Path, make: Callable[[Path], None]) -> Path:
                 (new := Path(scratch) / "model").mkdir()
                 make(new)
                 new.rename(directory)
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise ConfigError("PCR_RUN_CACHE", f"cannot write to {directory.parent}; set it to a writable one") from error
     return directory

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pcr_run.task import arithmetic, functions, language
 from pcr_run.task.split import held_out
 
-SLIP = 0.1
-SHARES = {"math": 0.42, "code": 0.43, "language": 0.15}
+SLIP = 0.11
+SHARES = {"math": 0.35, "code": 0.5, "language": 0.15}
 
 
 @dataclass(frozen=True)

@@ -33,5 +33,5 @@ STEPS = 3200
 BATCH = 16
 LEARNING_RATE = 2e-3
 WARMUP = 0.05
-SHAPE = {"architectures": ["Qwen2ForCausalLM"], **ARCHITECTURE, "parameters": 591488}
+SHAPE = {"architectures": ["Qwen2ForCausalLM"], **ARCHITECTURE, "parameters": 591_488}
 """The model's config as far as a card shows it."""

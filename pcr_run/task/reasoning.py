@@ -23,13 +23,15 @@ def load(
 ) -> tuple[list[Item], list[Item]]:
     """Questions of one reasoning-gym data set; ``options`` go to it (numbers of terms, digits, ...).
 
-    The held-out questions and the solved examples are the same for every seed. Raises ``ConfigError`` for an unknown
-    data set or option and for a data set with too few different questions.
+    The held-out questions and the solved examples are the same for every seed. An example's solution first completes
+    what stands after the question's colon: with nothing but a box to fill, a small model no longer calculates. Raises
+    ``ConfigError`` for an unknown data set or option and for a data set with too few different questions.
     """
     examples = _draw(dataset, options, "examples", shots, test=False)
     solved: list[Message] = [{"role": "system", "content": SYSTEM}]
     for question, answer in examples.items():
-        solved += [{"role": "user", "content": question}, {"role": "assistant", "content": f"\\boxed{{{answer}}}"}]
+        solution = f"{question.rpartition(':')[2].strip()} {answer}, so the answer is \\boxed{{{answer}}}."
+        solved += [{"role": "user", "content": question}, {"role": "assistant", "content": solution}]
 
     def items(rows: dict[str, str]) -> list[Item]:
         return [
