@@ -49,6 +49,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
     start = 0 if saved is None else saved["step"]
     for name in FILES:
         truncate(directory / f"{name}.jsonl", start if saved is not None else -1)
+    model.locate(cfg.model)  # a built-in model is made here, with a display of its own
     with ExitStack() as stack:
         environment.write(directory / "env.json", device)
         trackers = stack.enter_context(opened(cfg, directory, start))

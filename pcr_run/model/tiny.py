@@ -6,7 +6,6 @@ It is a pre-trained model in small: it can do what its corpus does, as often as 
 from __future__ import annotations
 
 import json
-import logging
 import random
 import sys
 import time
@@ -23,7 +22,6 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from pcr_run.model import recipe
 from pcr_run.model.corpus import Document, documents
 
-log = logging.getLogger(__name__)
 IGNORED = -100
 
 
@@ -141,4 +139,4 @@ def with_progress(work: Iterator[tuple[Tensor, Tensor]], total: int) -> Iterator
     for done, each in enumerate(work, 1):
         yield each
         if done == total or done % (total // 10) == 0:
-            log.info("%s: %d of %d steps, %.0f s", what, done, total, time.monotonic() - start)
+            print(f"{what}: {done} of {total} steps, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
