@@ -67,6 +67,8 @@ def _load(key: str, path: str, name: str | None, split: str, revision: str | Non
             files = sorted(glob.glob(str(Path(path).expanduser())))  # noqa: PTH207 - the pattern may be absolute
             if not files:
                 raise ConfigError(key, f"no file {path}")
+            if not any(Path(file).stat().st_size for file in files):
+                raise ConfigError(key, f"{path} is empty; at least one row is needed")
             return datasets.load_dataset(kind, data_files={split: files}, split=split)
         return datasets.load_dataset(path, name, split=split, revision=revision)
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
