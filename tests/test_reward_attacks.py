@@ -1,6 +1,7 @@
 """Hostile programs: each ends as a verdict within its limit, earns nothing and leaves the machine as it was."""
 # ruff: noqa: E501 - programs on one line
 
+import ctypes
 import os
 import socket
 import subprocess
@@ -129,17 +130,33 @@ def f():
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def adopt_orphans() -> None:
+    """Whatever a sandbox leaves behind becomes this process's child, so that it can be told from other runs' sandboxes."""
+    PR_SET_CHILD_SUBREAPER = 36
+    assert ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+
 def processes() -> set[str]:
-    """Command lines of what descends from this test or was orphaned, without the pool's own workers."""
-    found = set()
+    """Sandboxes and their children among what descends from this process or was orphaned by it."""
+    parents, commands = {}, {}
     for path in Path("/proc").iterdir():
         try:
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ") if path.name.isdigit() else b""
+            if path.name.isdigit():
+                parents[path.name] = (path / "stat").read_text().rpartition(")")[2].split()[1]
+                commands[path.name] = (path / "cmdline").read_bytes().replace(b"\0", b" ")
         except OSError:
             continue
-        if b"serve(int(sys.argv[1])" in command or b"--unshare-all" in command or b"sleep 1000" in command:
-            found.add(f"{path.name} {command[:80]!r}")
-    return found
+
+    def ours(pid: str) -> bool:
+        return pid == str(os.getpid()) or (pid in parents and ours(parents[pid]))
+
+    signs = (b"serve(int(sys.argv[1])", b"--unshare-all", b"sleep 1000")
+    return {
+        f"{pid} {command[:80]!r}"
+        for pid, command in commands.items()
+        if ours(pid) and any(sign in command for sign in signs)
+    }
 
 
 def shared_files() -> set[Path]:
