@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pcr_run.task import arithmetic, functions, language
 from pcr_run.task.split import held_out
 
-SLIP = 0.11
-SHARES = {"math": 0.35, "code": 0.5, "language": 0.15}
+SLIP = 0.12
+SHARES = {"math": 0.43, "code": 0.49, "language": 0.08}
 
 
 @dataclass(frozen=True)
