@@ -16,7 +16,7 @@ from pcr_run.task import arithmetic, functions, language
 from pcr_run.task.split import held_out
 
 SLIP = 0.12
-SHARES = {"math": 0.43, "code": 0.49, "language": 0.08}
+SHARES = {"math": 0.37, "code": 0.48, "language": 0.15}
 
 
 @dataclass(frozen=True)
