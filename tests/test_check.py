@@ -289,7 +289,7 @@ def test_online_is_allowed_with_a_login(monkeypatch, tmp_path, how):
 
 def test_a_directory_of_another_configuration_is_refused_with_the_differences(tmp_path):
     result.save_config(tmp_path, config("steps=5", "learner.lr=1e-5"))
-    with pytest.raises(ConfigError, match=r"learner\.lr: 1e-05 there, 0\.0001 here; steps: 5 there, 6 here") as caught:
+    with pytest.raises(ConfigError, match=r"learner\.lr: 1e-05 there, 0\.0002 here; steps: 5 there, 6 here") as caught:
         check_directory(config("steps=6"), tmp_path)
     assert caught.value.key == "hydra.run.dir"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -140,9 +140,9 @@ def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_i
 
 
 def test_help_is_fast_and_says_what_can_be_chosen(shell):
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     out, err = shell("--help", program=(str(Path(sys.executable).with_name("pcr-run")),)).communicate()
-    assert time.monotonic() - start < 3
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3  # of CPU time: the machine may be busy
     assert err == ""
     for part in ("resolver: fixed, none, pcgrad, pcr", "Exit codes", "pcr-run -m ", "--config-dir", "dry_run=true"):
         assert part in out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import islice
 from pathlib import Path
 
@@ -85,12 +84,12 @@ def test_padding_is_never_a_target() -> None:
     assert targets.tolist() == [[tiny.IGNORED, 6, 7], [8, tiny.IGNORED, tiny.IGNORED]]
 
 
-def test_progress_is_told_in_a_few_lines_where_there_is_no_terminal(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+def test_progress_is_told_in_a_few_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     pair = (torch.zeros(1), torch.zeros(1))
     assert len(list(tiny.with_progress(iter([pair] * 57), 57))) == 57
-    assert 5 <= len(caplog.records) <= 12
-    assert "57 of 57" in caplog.records[-1].message
+    lines = capsys.readouterr().err.splitlines()
+    assert 5 <= len(lines) <= 12
+    assert "57 of 57" in lines[-1]
 
 
 def test_another_recipe_is_another_place(monkeypatch: pytest.MonkeyPatch) -> None:
