@@ -37,8 +37,6 @@ from pcr_run.taps import (
     weight_gradient,
 )
 
-UNITS = ("response", "query", "microbatch")
-
 
 @dataclass(frozen=True)
 class Unit:

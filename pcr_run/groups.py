@@ -22,8 +22,6 @@ KINDS = {
     "head": re.compile(r"^(lm_head|embed_out|output_projection|score)$"),
     "embedding": re.compile(r"embed|^(wte|wpe|word_embeddings)$", re.I),
 }
-MODULES = ("mlp", "attention", "all")
-GRANULARITIES = ("layer", "tensor", "global")
 
 
 @dataclass(frozen=True)

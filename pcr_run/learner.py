@@ -20,6 +20,7 @@ from pcr_run.groups import select
 from pcr_run.layers import Products, layer_rows, summary
 from pcr_run.policy import blocks, disable_dropout, freeze, logprobs, split, token_logits, token_logprobs
 from pcr_run.resolver import from_config
+from pcr_run.taps import chunks
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Learner:
     def _old_logprobs(self, batch: Batch) -> Tensor:
         """Log-probs [N, T] of the sampled tokens under the policy that begins the step; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
-        for rows in slices(0, len(batch.ids), self.cfg.microbatch):
+        for rows in chunks(len(batch.ids), self.cfg.microbatch):
             with self._autocast():
                 new = logprobs(self.policy, batch.ids[rows], batch.mask[rows], self.temperature)
             old = old.to(new.dtype)
@@ -150,13 +151,13 @@ class Learner:
                 tapped={path: m for path, m in self.tapped.items() if f"{path}.weight" in set(names)},
             )
             with two:
-                for rows in slices(0, len(ids), min(cfg.microbatch, two.max_microbatch)):
+                for rows in chunks(len(ids), min(cfg.microbatch, two.max_microbatch)):
                     features, total, sta = self._cotangents(minibatch[rows], sums, two=True)
                     assert sta is not None
                     two.backward((features * (total - beta * sta)).sum(), (features * sta).sum(), beta, len(features))
             resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting))
         else:
-            for rows in slices(0, len(ids), cfg.microbatch):
+            for rows in chunks(len(ids), cfg.microbatch):
                 features, total, _ = self._cotangents(minibatch[rows], sums, two=False)
                 torch.autograd.backward((features * total).sum())
         metrics = {
@@ -318,11 +319,6 @@ def entropy(logits: Tensor) -> Tensor:
     """Sum over tokens of the entropy of softmax(logits) [M, V], nats, 0-d float64."""
     logp = logits.log_softmax(-1)
     return -(logp.exp() * logp).sum(dtype=torch.float64)
-
-
-def slices(start: int, stop: int, size: int) -> list[slice]:
-    """Consecutive slices of at most ``size``."""
-    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 def mean(values: list[float]) -> float:

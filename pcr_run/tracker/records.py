@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pcr_run.errors import RunError
+from pcr_run.errors import disk_full, is_disk_full
 
 
 class Records:
@@ -26,11 +25,11 @@ class Records:
         try:
             written = os.write(self._file, line)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if not is_disk_full(error):
                 raise
             written = 0
         if written < len(line):
-            raise RunError(f"{self.path}: no space left; free some and give the same command again to go on")
+            raise disk_full(self.path)
 
     def close(self) -> None:
         """Close the file."""
