@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassification
 
 from pcr_run.model.tiny import make_tokenizer
+from pcr_run.reward import workers
 
 
 class KeepDouble(TorchFunctionMode):
@@ -32,6 +33,30 @@ class KeepDouble(TorchFunctionMode):
 def float64_throughout() -> Iterator[None]:
     """Norms and routers of transformers always compute in float32; here they stay in float64."""
     with KeepDouble():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_workers() -> Iterator[None]:
+    """Where coverage is measured, it is in reward workers too: they may see its variable and are given time to save.
+
+    The sandboxed programs that they start keep their environment of five fixed variables.
+    """
+    variable = "COVERAGE_PROCESS_CONFIG"
+    if variable not in os.environ:
+        yield
+        return
+    close = workers.Pool.close
+
+    def let_end(pool: workers.Pool) -> None:
+        for worker in pool._idle:
+            worker.process.stdin.close()
+            worker.process.wait(10)
+        close(pool)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "ENVIRONMENT", (*workers.ENVIRONMENT, variable))
+        patch.setattr(workers.Pool, "close", let_end)
         yield
 
 
