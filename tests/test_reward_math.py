@@ -3,6 +3,7 @@
 import random
 import resource
 import time
+from pathlib import Path
 
 import pytest
 from reward_corpus import CORPUS
@@ -89,6 +90,13 @@ def test_no_box_is_unparsed_and_pays_a_part_for_a_right_last_number(reward):
     assert {score.verdict for score in scores} == {"unparsed"}
 
 
+def test_numbers_of_the_question_earn_nothing_unless_they_are_the_answer(reward):
+    question = ({"role": "user", "content": "What is 40 + 2 + 0?"},)
+    asked = [Item("1", question, "42"), Item("1", question, "42"), Item("2", question, "40")]
+    scores = reward(asked, [r"40 + 2 + 0 = \boxed{40}", r"\boxed{40 + 2 + 0}", r"\boxed{40}"])
+    assert [score.verdict for score in scores] == ["wrong", "correct", "correct"]
+
+
 def test_plain_numbers_start_no_process_and_cost_microseconds():
     made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
     start = time.monotonic()
@@ -132,27 +140,54 @@ def test_format_is_a_part_of_its_own():
     made.close()
 
 
+WORDS = r"""
+\frac \sqrt { } ( ) [ ] ^ _ ! | , ; = < > \leq \pm \cup \{ \} \text{ \binom 1 2 9 99999 x y i e \pi % $ & \\ . : / - +
+\in \infty \overline{ \circ \log \sin \lfloor \rfloor \begin{pmatrix} \end{pmatrix} or and cm 1e9 0x1
+"""
+PIECES = [*WORDS.split(), " ", "\x00", "٣", "é", "\ud800", "\u202e", "½", "⁹", "^{9^{9", "(" * 5, "9" * 500, "{}" * 50]
+
+
 def garbage(count):
-    pieces = r"\frac \sqrt { } ( ) [ ] ^ _ ! | , ; = < > \leq \pm \cup \{ \} \text{ \binom"
-    pieces += r" 1 2 9 99999 x y i e \pi % $ & \\ . : / - +"
-    pieces = [*pieces.split(), " ", "\x00", "٣", "é", "\ud800", "or", "and", "cm", r"\begin{pmatrix}", r"\end{pmatrix}"]
+    """Random pieces, and claims of the corpus with random pieces in them."""
     source = random.Random(0)
-    return ["".join(source.choices(pieces, k=source.randrange(1, 25))) for _ in range(count)]
+    texts = []
+    for number in range(count):
+        if number % 2:
+            texts.append("".join(source.choices(PIECES, k=source.randrange(1, 25))))
+            continue
+        text = source.choice(CASES)[1]
+        for _ in range(source.randrange(1, 4)):
+            place = source.randrange(len(text) + 1)
+            text = text[:place] + source.choice(["", *PIECES]) + text[place + source.randrange(3) :]
+        texts.append(text)
+    return texts
 
 
-def check_garbage(reward, count):
-    texts = [rf"\boxed{{{text}}}" for text in garbage(count)]
-    scores = reward(items(*["x^2+1"] * count), texts)
+def check_garbage(count):
+    """No hang, no crash, nothing paid, and workers that stay small."""
+    made = make(RewardConfig(name="verifier", verifier="math", seconds=1.0, workers=2), SandboxConfig())
+    texts = garbage(count)
+    start = time.monotonic()
+    scores = made(items(*[r"\sqrt{7}+x^{13}"] * count), [rf"\boxed{{{text}}}" for text in texts])
+    assert time.monotonic() - start < 30 + count / 20
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB; of workers that were replaced
+    for worker in made._pool._idle:
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+        peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))
+    made.close()
+    strange = [
+        (text, score) for text, score in zip(texts, scores, strict=True) if score.verdict in ("error", "correct")
+    ]
+    assert strange == []
     assert all(score.value == 0 for score in scores)
-    assert not [(text, score) for text, score in zip(texts, scores, strict=True) if score.verdict == "error"]
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 4 << 20  # KiB
+    assert sum(score.verdict == "timeout" for score in scores) < 10 + count / 100
+    assert peak < 1 << 20
 
 
-def test_garbage_gets_a_verdict(reward):
-    check_garbage(reward, 500)
+def test_garbage_gets_a_verdict():
+    check_garbage(500)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ten_thousand_pieces_of_garbage_get_a_verdict(reward):
-    check_garbage(reward, 10_000)
+def test_ten_thousand_pieces_of_garbage_get_a_verdict():
+    check_garbage(10_000)

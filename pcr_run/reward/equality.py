@@ -318,8 +318,12 @@ def _expression(text: str) -> sympy.Basic:
 def _bounded(expr: sympy.Basic) -> None:
     """Refuse powers and factorials whose digits nobody wrote down."""
     for node in sympy.preorder_traversal(expr):
+        if isinstance(node, sympy.Pow) and node.base.free_symbols and node.exp.is_number and abs(node.exp) > MAX_BITS:
+            raise RefusedError("too large a power")
         if isinstance(node, sympy.Pow) and not node.free_symbols:
             base, exponent = (abs(sympy.N(part, 15)) for part in node.args)
+            if sympy.nan in (base, exponent):
+                raise UnparsedError("undefined")
             if exponent > 8 and base > 0 and exponent * abs(sympy.log(base).evalf(15)) > MAX_BITS:
                 raise RefusedError("too large a power")
         if isinstance(node, sympy.factorial) and not node.free_symbols and abs(sympy.N(node.args[0], 15)) > 2000:

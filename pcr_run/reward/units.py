@@ -56,7 +56,7 @@ _WORDS = re.compile(r"(.*[\d)}])\s*((?<![\\a-zA-Z])[a-zA-Z][a-zA-Z ./]*?)(?:\^\s
 def number_unit(text: str) -> tuple[str, Unit | None]:
     """The number before a percent or degree sign or after a currency sign, and that unit."""
     if match := _PERCENT.fullmatch(text):
-        return match[1], Unit(scale=Fraction(1, 100))
+        return match[1], Unit("percent", Fraction(1, 100))
     if match := _DEGREE.fullmatch(text):
         return match[1], Unit("degree" + match[2])
     if match := _MONEY.fullmatch(text):
