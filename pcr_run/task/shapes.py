@@ -46,7 +46,11 @@ def math(
 
 
 def humaneval(row: Row) -> tuple[str, CodeTests]:
-    """``prompt``, ``test`` and ``entry_point`` of HumanEval. What stands before the function goes before the answer."""
+    """``prompt``, ``test`` and ``entry_point`` of HumanEval.
+
+    What stands before the function (imports, helpers) goes before the answer, and before the tests that call a helper:
+    they have one of their own, whatever the answer makes of it.
+    """
     prompt, name = row["prompt"], row["entry_point"]
     before = re.search(rf"^def {re.escape(name)}\b", prompt, re.MULTILINE)
     if before is None:
@@ -54,7 +58,8 @@ def humaneval(row: Row) -> tuple[str, CodeTests]:
     question = (
         f"Complete this function. Answer with the whole function in a code block.\n```python\n{prompt.strip()}\n```"
     )
-    return question, CodeTests(name, (f"{row['test']}\ncheck({name})",), preamble=prompt[: before.start()])
+    given = prompt[: before.start()]
+    return question, CodeTests(name, (f"{row['test']}\ncheck({name})",), setup=given, preamble=given)
 
 
 def mbpp(row: Row) -> tuple[str, CodeTests]:
