@@ -182,7 +182,8 @@ def test_too_many_errors_stop_the_run():
 
 def test_random_programs_get_the_same_reward_every_time(judge):
     program = "import random\ndef f(): return [random.random(), hash('a')]"
-    details = {judge(program, "raise ValueError(str(f()))").detail for _ in range(2)}
+    test = "import random\nraise ValueError(str([f(), random.random()]))"
+    details = {judge(program, test).detail for _ in range(2)}
     assert len(details) == 1
 
 
