@@ -13,12 +13,29 @@ import pytest
 
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item
-from pcr_run.reward import make
+from pcr_run.reward import make, seccomp
 from pcr_run.reward.isolation import candidates
 
 LEVELS = sorted({isolation.level for isolation in candidates("auto")})
 TESTS = CodeTests("f", ("assert f(2) == 4", "assert f(3) == 9"))
 LIES = "class Yes:\n    def __eq__(self, other): return True\n    def __hash__(self): return 4\n"
+
+
+def forged(*lines):
+    """A program that defines itself and answers its first call with lines of its own (see `plain.py`)."""
+    reply = "sreturned", *lines, f"t:0,{len(lines)}", f"r{len(lines) + 1}"
+    return (
+        "import os, sys\n"
+        f"for data in (b'sdefined\\nn\\nt:0,1\\nr2', {chr(10).join(reply).encode()!r}):\n"
+        "    data = len(data).to_bytes(8, 'big') + data\n"
+        "    while data: data = data[os.write(int(sys.argv[2]), data):]\n"
+        "import time; time.sleep(100)"
+    )
+
+
+COLLISIONS = [f"i{k * (2**61 - 1):x}" for k in range(1, 200_000)]  # integers with one and the same hash
+NUMBERS = ",".join(map(str, range(1, 200_000)))
+INT_80 = rb"\xb8\x02\0\0\0\xcd\x80\xc3"  # fork as a 32-bit program would
 
 # Programs that try to earn the reward without computing squares, or to harm. None defines a right `f`.
 ATTACKS = {
@@ -62,6 +79,29 @@ ATTACKS = {
     "recursion beyond the stack": "import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return f(x) + 1",
     "a compiler bomb": "def f(x): return " + "(" * 5000 + ")" * 5000,
     "hash collisions": "def f(x): return {k * (2**61 - 1) for k in range(20000)}",
+    "a million directories": "import os\ndef f(x):\n    n = 0\n    while True:\n        n += 1\n        os.mkdir(f'/tmp/{n}')",
+    "filling standard input": "import os\ndef f(x):\n    while True: os.write(0, bytes(1 << 16))",
+    "a system call of another architecture": f"import ctypes, mmap\ndef f(x):\n    m = mmap.mmap(-1, 4096, prot=7)\n    m.write(b'{INT_80.decode()}')\n    ctypes.CFUNCTYPE(int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()\n    return x * x",
+    "closing every descriptor": "import os\ndef f(x):\n    os.closerange(0, 64)\n    return x * x",
+    "another program in its place": "import os, sys\ndef f(x): os.execv(sys.executable, [sys.executable, '-c', 'while True: pass'])",
+    "searching memory for the tests": "import gc\ndef f(x): return 4 if any('assert ' + 'f(2)' in repr(o)[:1000] for o in gc.get_objects()) else 0",
+    "tracing the tests": "import sys\nseen = []\nsys.settrace(lambda frame, *_: seen.append(frame.f_code.co_filename))\nsys.setprofile(sys.gettrace())\ndef f(x): return 4 if '<string>' in seen[1:] else 0",
+    "lying about the class": "class L:\n    __class__ = int\n    def __index__(self): return 4\n    def __eq__(self, other): return True\ndef f(x): return L()",
+    "lying about what is inside": "class L(dict):\n    def items(self): return [(1, 4)]\n    __eq__ = lambda self, other: True\n    __class__ = property(lambda self: int)\ndef f(x): return L()",
+    "finalizers": "import atexit, os\nclass D:\n    def __del__(self): os.write(1, b'{\"verdict\": \"correct\"}\\n')\natexit.register(D.__del__, D())\ndef f(x): return [D()]",
+    "a generator": "def f(x): yield x * x",
+    "a coroutine": "async def f(x): return x * x",
+    "an integer of a million digits": "def f(x): return 10 ** (10 ** 6)",
+    "an argument changed beyond all bounds": "def f(x):\n    f.__defaults__ = ({},) * 10**6\n    return f.__defaults__",
+    "a reply by the byte": "import os, sys, time\ndef f(x):\n    os.write(int(sys.argv[2]), (10**6).to_bytes(8, 'big'))\n    while True: os.write(int(sys.argv[2]), b'n'), time.sleep(0.01)",
+    "forged hash collisions": forged(*COLLISIONS, "e:" + NUMBERS),
+    "forged exponential hashing": forged("n", *(f"t:{k},{k}" for k in range(1, 300)), "e:300"),
+    "forged exponential comparison": forged("l:2,2", *(f"l:{k},{k}" for k in range(3, 300)), "l:1", "l:1,300"),
+    "forged endless nesting": forged(*(f"l:{k}" for k in range(2, 500_000)), "n"),
+    "forged children of others": forged("l7:", "l-1:"),
+    "forged children beyond the table": forged("l:" + "9" * 5000),
+    "a forged integer of a million digits": forged("i" + "f" * 10**6),
+    "a forged name of an exception": forged().replace("returned", "raised"),
     "a bomb of shared lists": "def f(x):\n    a = [0]\n    for _ in range(100): a = [a, a]\n    return a",
 }  # fmt: skip
 
@@ -76,6 +116,10 @@ FORBIDDEN = {
     "memory of the parent": "open(f'/proc/{os.getppid()}/mem', 'rb')",
     "the root of pid 1": "os.listdir('/proc/1/root')",
     "a symlink to the outside": "(os.symlink('/etc/shadow', '/tmp/s'), open('/tmp/s').read())",
+    "its own memory as a file": "open('/proc/self/mem', 'r+b')",
+    "the terminal": "open('/dev/tty', 'w')",
+    "devices": "os.listdir('/sys')",
+    "stopping the parent": "os.kill(os.getppid(), 19)",
     "a hard link to the outside": "os.link('/usr/bin/env', '/tmp/env')",
     "dot dot": "open('/tmp/../../../etc/shadow').read()",
     "writing to /usr": "open('/usr/pcr-run-escaped', 'w')",
@@ -104,6 +148,11 @@ FORBIDDEN = {
     "unshare": "call('unshare', 0x10000000)",
     "ptrace": "call('ptrace', 16, os.getppid(), 0, 0)",
     "memory of another process": "call('syscall', 310, os.getppid(), 0, 0, 0, 0, 0)",
+    "typing into the terminal": "fcntl.ioctl(0, 0x5412, b'x')",
+    "enlarging a pipe": "fcntl.fcntl(1, 1031, 1 << 20)",
+    "a lease": "fcntl.fcntl(0, fcntl.F_SETLEASE, 1)",
+    "raw fork": "call('syscall', 56, 17, 0, 0, 0, 0)",
+    "the x32 architecture": "call('syscall', 0x40000000 + 41, 2, 1, 0)",
     "io_uring": "call('syscall', 425, 1, 0)",
     "bpf": "call('syscall', 321, 0, 0, 0)",
     "keyrings": "call('syscall', 250, 0, -3, 1)",
@@ -166,29 +215,36 @@ def shared_files() -> set[Path]:
 @pytest.fixture(scope="module", params=LEVELS)
 def sandbox(request):
     os.environ["HF_TOKEN"] = os.environ["WANDB_API_KEY"] = "pcr-run-secret"
-    limits = SandboxConfig(isolation=request.param, seconds=1.0, wall_seconds=4.0, memory_mb=256)
-    made = make(RewardConfig(name="verifier", verifier="sandbox", workers=2, max_failed=1), limits)
+    limits = SandboxConfig(isolation=request.param, seconds=0.5, wall_seconds=3.0, memory_mb=256)
+    made = make(RewardConfig(name="verifier", verifier="sandbox", workers=4, max_failed=1), limits)
     yield made
     made.close()
     del os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]
 
 
-def run(reward, tests, programs):
-    start = time.monotonic()
-    scores = reward([Item("1", (), tests)] * len(programs), programs)
-    return scores, time.monotonic() - start
+def run(reward, tests, *programs):
+    return reward([Item("1", (), tests)] * len(programs), programs)
+
+
+@pytest.fixture(scope="module")
+def outcomes(sandbox):
+    """Scores by attack, all of them run side by side, and the files that they left."""
+    before = shared_files()
+    scores = run(sandbox, TESTS, *ATTACKS.values())
+    return dict(zip(ATTACKS, scores, strict=True)), shared_files() - before
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_attack_earns_nothing_and_leaves_nothing(sandbox, name):
-    before = shared_files()
-    (score,), seconds = run(sandbox, TESTS, [ATTACKS[name]])
+def test_attack_earns_nothing(outcomes, name):
+    score = outcomes[0][name]
     assert score.value == 0
     assert score.verdict in ("wrong", "unparsed", "timeout", "stalled", "refused"), score
-    assert seconds < 12
+    assert score.seconds < 12
+
+
+def test_attacks_leave_nothing(outcomes):
     assert not processes()
-    left = shared_files() - before
-    assert not {path for path in left if "escaped" in path.name or path.name.isdigit()}
+    assert not {path for path in outcomes[1] if "escaped" in path.name or path.name.isdigit()}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -200,7 +256,7 @@ def test_what_is_outside_stays_out_of_reach(level):
         abstract.listen()
         port = server.getsockname()[1]
         programs = [PRELUDE.format(port=port, expression=expression) for expression in FORBIDDEN.values()]
-        scores, _ = run(made, tests, programs)
+        scores = run(made, tests, *programs)
     made.close()
     assert {
         name: score.detail for name, score in zip(FORBIDDEN, scores, strict=True) if score.verdict != "correct"
@@ -208,17 +264,56 @@ def test_what_is_outside_stays_out_of_reach(level):
     assert not list(Path("/").glob("*/pcr-run-escaped")) + list(Path("/").glob("*/*/pcr-run-escaped"))
 
 
+SYSTEM_CALLS = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def f(allowed):
+    open = []
+    for number in range(480):
+        if number not in allowed:
+            libc.syscall(number, -1, -1, -1, -1, -1, -1)
+            if ctypes.get_errno() != errno.EACCES:
+                open.append(number)
+    return open
+"""
+
+
+def test_every_system_call_beyond_the_list_is_denied(sandbox):
+    column = 1 if os.uname().machine == "x86_64" else 2
+    calls = [call.split(",") for call in seccomp._ALLOWED.split()]
+    harmless = {335, 336} if column == 1 else set()  # uretprobe and uprobe: no filter sees them, they serve no program
+    allowed = harmless | {int(call[column]) for call in calls if call[column]}
+    clone3 = seccomp._GUARDED["clone3"][column - 1]  # "not there", so that the C library uses clone
+    (score,) = run(sandbox, CodeTests("f", (f"assert f({allowed}) == [{clone3}]",)), SYSTEM_CALLS)
+    assert score.verdict == "correct", score
+
+
+def test_no_descriptor_is_inherited_but_the_two_pipes(sandbox):
+    program = (
+        "import os, stat, sys\ndef f():\n    found = {}\n    for fd in range(64):\n"
+        "        try: found[fd] = stat.S_IFMT(os.fstat(fd).st_mode)\n        except OSError: pass\n"
+        "    return found, [int(fd) for fd in sys.argv[1:]]"
+    )
+    test = (
+        "import stat\nfound, pipes = f()\n"
+        "assert found.pop(0) == stat.S_IFREG and found.pop(1) == found.pop(2) == stat.S_IFCHR\n"
+        "assert [found.pop(fd) for fd in pipes] == [stat.S_IFIFO] * 2 and not found, found"
+    )
+    (score,) = run(sandbox, CodeTests("f", (test,)), program)
+    assert score.verdict == "correct", score
+
+
 def test_no_secret_of_the_environment_is_visible(sandbox):
     program = "import os\ndef f(): return sorted(os.environ.items())"
     tests = CodeTests(
         "f", ("assert not [kv for kv in f() if 'secret' in kv[1] or 'TOKEN' in kv[0] or 'KEY' in kv[0]]",)
     )
-    (score,), _ = run(sandbox, tests, [program])
+    (score,) = run(sandbox, tests, program)
     assert score.verdict == "correct", score
 
 
 def test_workers_hold_no_secret_either(sandbox):
-    run(sandbox, TESTS, ["def f(x): return x * x"])
+    run(sandbox, TESTS, "def f(x): return x * x")
     for worker in sandbox._pool._idle:
         assert b"secret" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
 
@@ -226,14 +321,14 @@ def test_workers_hold_no_secret_either(sandbox):
 def test_no_item_sees_what_another_left(sandbox):
     write = "def f(x):\n    open('/tmp/left', 'w').write('x')\n    return x * x"
     read = "import os\ndef f(x): return x * x if not os.path.exists('/tmp/left') else 0"
-    scores, _ = run(sandbox, TESTS, [write, read, write + " ", read + " "])
+    scores = run(sandbox, TESTS, write, read, write + " ", read + " ")
     assert [score.verdict for score in scores[1::2]] == ["correct", "correct"]
 
 
 def test_attacks_do_not_disturb_their_neighbours(sandbox):
     good = [f"def f(x): return x * x  # {number}" for number in range(8)]
     bad = [ATTACKS[name] for name in ("fork bomb", "kill -9 of all", "memory bomb", "output flood")]
-    scores, _ = run(sandbox, TESTS, [program for pair in zip(good, bad * 2, strict=True) for program in pair])
+    scores = run(sandbox, TESTS, *(program for pair in zip(good, bad * 2, strict=True) for program in pair))
     assert [score.verdict for score in scores[::2]] == ["correct"] * 8
 
 

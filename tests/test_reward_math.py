@@ -29,8 +29,15 @@ def reward():
 
 @pytest.fixture(scope="module")
 def scores(reward):
-    claims = [rf"So it is $\boxed{{{claim}}}$." for _, claim, _ in CASES]
-    return reward(items(*(gold for gold, _, _ in CASES)), claims)
+    """By case. Those that end their worker have other workers than the rest."""
+    made = make(RewardConfig(name="verifier", verifier="math", seconds=5.0, workers=2), SandboxConfig())
+    judged = {}
+    for judge, hostile in ((made, False), (reward, True)):
+        cases = [case for case in CASES if (case[2] == "timeout") == hostile]
+        claims = [rf"So it is $\boxed{{{claim}}}$." for _, claim, _ in cases]
+        judged.update(zip(cases, judge(items(*(gold for gold, _, _ in cases)), claims), strict=True))
+    made.close()
+    return judged
 
 
 def test_the_corpus_has_200_cases():
@@ -40,10 +47,11 @@ def test_the_corpus_has_200_cases():
 @pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{gold}~{claim}"[:60] for gold, claim, _ in CASES])
 def test_answer_gets_its_verdict(scores, case):
     _, claim, verdict = CASES[case]
+    score = scores[CASES[case]]
     if claim == r"\boxed{5}":
         verdict = "correct"  # inside a box the inner box is the last one
-    assert scores[case].verdict == verdict
-    assert scores[case].value == float(verdict == "correct")
+    assert score.verdict == verdict
+    assert score.value == float(verdict == "correct")
 
 
 EXTRACTION = {

@@ -77,14 +77,14 @@ def bwrap_command(bwrap: str, limits: SandboxConfig, info: int, filter_program: 
     return [*command, "--info-fd", str(info), "--seccomp", str(filter_program), "--"]
 
 
-def limit_resources(limits: SandboxConfig) -> None:
+def limit_resources(limits: SandboxConfig) -> None:  # pragma: no cover - between fork and exec
     """Resource limits of the calling process and of what it starts."""
     values = {
         # Soft = hard: SIGKILL, which no program can catch. The judge ends it sooner, exactly at the limit.
         resource.RLIMIT_CPU: math.floor(limits.seconds) + 1,
         resource.RLIMIT_AS: limits.memory_mb * MIB,
         resource.RLIMIT_FSIZE: limits.file_mb * MIB,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # no file, and no program of the host's either, which 0 would still start
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_MEMLOCK: 0,
     }
@@ -94,7 +94,7 @@ def limit_resources(limits: SandboxConfig) -> None:
         resource.setrlimit(name, (value, value))
 
 
-def _shut_in(limits: SandboxConfig, filter_program: bytes) -> None:
+def _shut_in(limits: SandboxConfig, filter_program: bytes) -> None:  # pragma: no cover - between fork and exec
     limit_resources(limits)
     landlock.enter(system_paths(), filter_program)
 
@@ -122,7 +122,7 @@ class Process:
             enter = functools.partial(limit_resources, limits)
         else:
             enter = functools.partial(_shut_in, limits, filter_program)
-        theirs.append(source := _memory_file(stdin))
+        source = _memory_file(stdin)
         self._outer = subprocess.Popen(
             command,
             stdin=source,
@@ -135,7 +135,7 @@ class Process:
         )
         self._bubblewrap = isolation.level == "bubblewrap"
         self.output = self._outer.stdout.fileno() if self._outer.stdout else -1
-        for fd in {*theirs, info}:
+        for fd in {*theirs, info, source}:
             os.close(fd)
 
     def started(self) -> None:
