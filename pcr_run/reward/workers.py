@@ -71,6 +71,14 @@ class Pool:
 
     def map(self, jobs: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any] | None]:
         """An answer a job, in order; None for a job whose worker died or was killed after ``seconds`` (wall clock)."""
+        try:
+            return self._map(jobs, seconds)
+        finally:  # none is busy, unless this was interrupted: then their answers belong to no later call
+            for worker in self._busy:
+                worker.kill()
+            self._busy = []
+
+    def _map(self, jobs: Sequence[dict[str, Any]], seconds: float) -> list[dict[str, Any] | None]:
         answers: list[dict[str, Any] | None] = [None] * len(jobs)
         waiting = list(range(len(jobs)))[::-1]
         with selectors.DefaultSelector() as selector:
