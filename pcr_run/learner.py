@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
 from pcr_run import objective
-from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 from pcr_run.errors import RunError
 from pcr_run.gradients import TwoGradients, tappable
 from pcr_run.groups import select
@@ -28,11 +28,13 @@ class Batch:
     """One step's responses, N = P * G rows, prompt-major, right-padded to T.
 
     ``ids`` [N, T] prompt and response tokens; ``mask`` [N, T] true where a token was sampled and counts; ``advantages``
-    [N]; ``kl`` [N] 1 where the row's KL counts, else 0; ``group`` G.
+    [N]; ``kl`` [N] 1 where the row's KL counts, else 0; ``group`` G; ``drawn`` [N, T] log-probs of the sampled tokens
+    under the policy that the rollout worker sampled from, 0 elsewhere.
     """
 
     ids: Tensor
     mask: Tensor
+    drawn: Tensor
     advantages: Tensor
     kl: Tensor
     group: int
@@ -42,11 +44,13 @@ class Batch:
 class Rows:
     """Some rows of a minibatch: token ids, mask, advantages [rows], the two losses' token weights and old log-probs.
 
-    [rows, T] where not said otherwise; ``old`` is None where the policy has not moved since it sampled.
+    [rows, T] where not said otherwise; ``drawn`` log-probs by the rollout worker, ``old`` by the learner's policy of
+    that time, None where it is the present one.
     """
 
     ids: Tensor
     mask: Tensor
+    drawn: Tensor
     advantages: Tensor
     weight: Tensor
     kl_weight: Tensor
@@ -67,11 +71,10 @@ class Learner:
         measure: MeasureConfig,
         *,
         steps: int,
-        temperature: float,
-        max_new_tokens: int,
+        rollout: RolloutConfig,
     ) -> None:
-        self.model, self.cfg, self.measure = model, learner, measure
-        self.temperature, self.max_new_tokens = temperature, max_new_tokens
+        self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
+        self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
         self.acting = select(model, resolver.modules, resolver.pattern) if self.resolver.needs_table else []
         self.measured = select(model, measure.modules) if measure.modules else self.acting
@@ -104,18 +107,26 @@ class Learner:
         if cfg.reference == "old" and self.reference is not None:
             self.reference.load_state_dict(self.model.state_dict())
         inner = cfg.epochs * cfg.minibatches
-        old = self._old_logprobs(batch) if inner > 1 else None
+        correct = self.rollout.old_logprobs == "engine"
+        old = self._old_logprobs(batch) if inner > 1 or correct else None
+        importance, truncated = torch.ones_like(batch.drawn), {}
+        if old is not None and correct:
+            importance, share = objective.importance(
+                old - batch.drawn, batch.mask, self.rollout.importance, self.rollout.importance_cap
+            )
+            truncated = {"mismatch/truncated": share}
         size = len(batch.ids) // cfg.minibatches
         metrics: list[dict[str, float]] = []
         rows: list[dict[str, Any]] = []
         for index in range(inner):
             start = index % cfg.minibatches * size
             part = slice(start, start + size)
-            new_metrics, new_rows = self._step(batch, part, None if old is None else old[part], step, index)
+            before = None if old is None else old[part]
+            new_metrics, new_rows = self._step(batch, part, importance[part], before, step, index)
             metrics.append(new_metrics)
             rows += new_rows
         keys = dict.fromkeys(key for m in metrics for key in m)
-        return {key: mean([m[key] for m in metrics if key in m]) for key in keys}, rows
+        return {key: mean([m[key] for m in metrics if key in m]) for key in keys} | truncated, rows
 
     def _old_logprobs(self, batch: Batch) -> Tensor:
         """Log-probs [N, T] of the sampled tokens under the policy that begins the step; 0 elsewhere."""
@@ -128,7 +139,7 @@ class Learner:
         return old
 
     def _step(
-        self, batch: Batch, part: slice, old: Tensor | None, step: int, index: int
+        self, batch: Batch, part: slice, importance: Tensor, old: Tensor | None, step: int, index: int
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step on the whole groups of rows ``part``."""
         cfg, beta = self.cfg, self.cfg.beta
@@ -136,7 +147,8 @@ class Learner:
         names = self.tracked if measuring else self.acting
         ids, mask = batch.ids[part], batch.mask[part]
         weight = objective.token_weights(mask, cfg.aggregation, self.max_new_tokens)
-        minibatch = Rows(ids, mask, batch.advantages[part], weight, weight * batch.kl[part, None], old)
+        kl_weight = weight * batch.kl[part, None]
+        minibatch = Rows(ids, mask, batch.drawn[part], batch.advantages[part], weight * importance, kl_weight, old)
         sums = {key: torch.zeros((), dtype=torch.float64, device=ids.device) for key in SUMS}
         self.optimizer.zero_grad(set_to_none=True)
         resolution, two = None, None
@@ -189,6 +201,7 @@ class Learner:
             hidden, targets = features.detach()[:, :-1][before], ids[mask]
             advantage = rows.advantages[:, None].expand_as(mask)[mask]
             pla_weight, sta_weight = rows.weight[mask], rows.kl_weight[mask]
+            drawn = rows.drawn[mask]
             reference = None
             if self.reference_policy is not None:
                 with torch.no_grad():
@@ -222,6 +235,10 @@ class Learner:
                 torch.autograd.backward(outputs, cotangents, inputs=[h, *policy.head_parameters])
                 assert h.grad is not None
                 total[block] = h.grad
+                off = sampled - drawn[block].to(sampled.dtype)  # rounding, if the worker's weights are the learner's
+                sums["mismatch/mean"] += off.abs().double().sum()
+                sums["mismatch/kl"] += (off.expm1() - off).double().sum()
+                sums["mismatch/max"] = torch.maximum(sums["mismatch/max"], off.abs().double().amax())
                 sums["loss_pla"] += surrogate.loss.double()
                 sums["clipped"] += surrogate.clipped.sum()
                 sums["entropy"] += entropy(logits.detach())
@@ -279,7 +296,7 @@ class Learner:
         self.nonfinite = state["nonfinite"]
 
 
-SUMS = ("loss_pla", "loss_sta", "kl", "entropy", "clipped")
+SUMS = ("loss_pla", "loss_sta", "kl", "entropy", "clipped", "mismatch/mean", "mismatch/kl", "mismatch/max")
 
 
 def means(sums: dict[str, Tensor], tokens: int, reference: bool) -> dict[str, float]:
@@ -290,6 +307,9 @@ def means(sums: dict[str, Tensor], tokens: int, reference: bool) -> dict[str, fl
     return out | {
         "entropy": sums["entropy"].item() / max(tokens, 1),
         "clip_fraction": sums["clipped"].item() / max(tokens, 1),
+        "mismatch/mean": sums["mismatch/mean"].item() / max(tokens, 1),
+        "mismatch/kl": sums["mismatch/kl"].item() / max(tokens, 1),
+        "mismatch/max": sums["mismatch/max"].item(),
     }
 
 

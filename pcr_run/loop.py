@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
 
 from pcr_run import objective
 from pcr_run.config import Config
-from pcr_run.data import Item, Reward, Rollout, RolloutWorker, Sampling, Score
+from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampling, Score
 from pcr_run.learner import Batch, Learner
 from pcr_run.seeds import derive, take
 
@@ -44,11 +46,15 @@ class Clock:
 
 @dataclass(frozen=True)
 class Experience:
-    """What the policy did in one step and what it was worth: scores of the N = P * G responses, seconds by phase."""
+    """What the policy did in one step and what it was worth.
+
+    ``scores`` of the N = P * G responses; ``transfer``: metrics of the weights' way to the worker; seconds by phase.
+    """
 
     step: int
     rollout: Rollout
     scores: Sequence[Score]
+    transfer: dict[str, float]
     clock: Clock
 
 
@@ -72,24 +78,37 @@ def collect(
     """Sample G responses to each of the P prompts of ``step`` (the first is 1) and score them."""
     clock = Clock()
     P, G = cfg.rollout.prompts, cfg.rollout.group
-    with clock("sync"):
-        worker.sync(step)
-    with clock("rollout"):
-        chosen = take(questions, (step - 1) * P, P, cfg.seed)
-        sampling = Sampling(temperature=cfg.rollout.temperature, max_new_tokens=cfg.rollout.max_new_tokens)
-        seed = derive(cfg.seed, "rollout", step)
-        groups = worker.generate([question.prompt for question in chosen], G, sampling, seed)
-        completions = [completion for group in groups for completion in group]
-        rollout = Rollout(
-            items=[question.item for question in chosen],
-            prompt_ids=[question.prompt for question in chosen],
-            completions=completions,
-            texts=[decode(completion.token_ids) for completion in completions],
-            group=G,
-        )
-    with clock("reward"):
-        scores = reward([item for item in rollout.items for _ in range(G)], rollout.texts)
-    return Experience(step, rollout, scores, clock)
+    chosen = take(questions, (step - 1) * P, P, cfg.seed)
+    sampling = Sampling(temperature=cfg.rollout.temperature, max_new_tokens=cfg.rollout.max_new_tokens)
+    seed = derive(cfg.seed, "rollout", step)
+    completions: dict[int, list[Completion]] = {}
+    texts: dict[int, list[str]] = {}
+    scoring: list[tuple[list[int], Future[list[Score]]]] = []
+    with ExitStack() as stack:
+        with clock("sync"):
+            transfer = stack.enter_context(worker.synced(step))
+        background = stack.enter_context(ThreadPoolExecutor(1))
+        with clock("rollout"):
+            for part in worker.generate([question.prompt for question in chosen], G, sampling, seed):
+                completions |= part
+                texts |= {p: [decode(completion.token_ids) for completion in group] for p, group in part.items()}
+                items = [chosen[p].item for p in part for _ in range(G)]
+                # Scored while the rest is sampled, where the engine gives out what is done.
+                scored = background.submit(reward, items, [text for p in part for text in texts[p]])
+                scoring.append((list(part), scored))
+        with clock("reward"):
+            scores: dict[int, list[Score]] = {}
+            for prompts, future in scoring:
+                values = iter(future.result())
+                scores |= {p: list(islice(values, G)) for p in prompts}
+    rollout = Rollout(
+        items=[question.item for question in chosen],
+        prompt_ids=[question.prompt for question in chosen],
+        completions=[completion for p in range(P) for completion in completions[p]],
+        texts=[text for p in range(P) for text in texts[p]],
+        group=G,
+    )
+    return Experience(step, rollout, [score for p in range(P) for score in scores[p]], transfer, clock)
 
 
 def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> StepRecord:
@@ -104,6 +123,7 @@ def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> St
         "step": step,
         **reward_metrics(rollout, scores, rewards),
         **updated,
+        **experience.transfer,
         **{f"time/{phase}": seconds for phase, seconds in clock.seconds.items()},
         "perf/tokens_per_second": tokens / sum(clock.seconds.values()),
         "perf/rollout_tokens_per_second": tokens / clock.seconds["rollout"],
@@ -118,18 +138,21 @@ def collate(cfg: Config, rollout: Rollout, rewards: torch.Tensor, pad: int, devi
     T = max(len(rollout.prompt_ids[i // G]) + len(c.token_ids) for i, c in enumerate(rollout.completions))
     ids = torch.full((N, T), pad)
     mask = torch.zeros(N, T, dtype=torch.bool)
+    drawn = torch.zeros(N, T)
     for i, completion in enumerate(rollout.completions):
         prompt = rollout.prompt_ids[i // G]
         end = len(prompt) + len(completion.token_ids)
         ids[i, :end] = torch.tensor([*prompt, *completion.token_ids])
         if not (learner.mask_truncated and completion.finish == "length"):
             mask[i, len(prompt) : end] = True
+        drawn[i, len(prompt) : end] = torch.tensor(completion.logprobs)
     advantages = objective.advantages(rewards, learner.advantage)
     informative = ~objective.zero_advantage(rewards)
     kl = informative.float() if learner.zero_advantage == "skip" else torch.ones(len(rewards))
     return Batch(
         ids=ids.to(device),
         mask=mask.to(device),
+        drawn=drawn.to(device),
         advantages=advantages.flatten().float().to(device),
         kl=kl.repeat_interleave(G).to(device),
         group=G,

@@ -102,6 +102,22 @@ def surrogate(
     return SurrogateTerm(total(-weight * gain, counts), cotangent, counts & outside)
 
 
+def importance(difference: Tensor, mask: Tensor, level: str, cap: float) -> tuple[Tensor, float]:
+    """Truncated importance weights [N, T] of samples that another policy drew, and the share of tokens truncated.
+
+    ``difference`` [N, T]: log-prob of each token under the learner's policy minus under the one that drew it. Weights
+    are min(exp(difference), cap) per ``token``, or the product over a row's tokens, truncated, per ``sequence``
+    (Ionides 2008; Yao et al. 2025, 'Your efficient RL framework secretly brings you off-policy RL training'). 1 where
+    ``mask`` is false.
+    """
+    exponent = torch.where(mask, difference, 0.0)
+    if level == "sequence":
+        exponent = exponent.sum(-1, keepdim=True).expand_as(exponent)
+    ratio = exponent.clamp(max=largest_exponent(exponent.dtype)).exp()
+    truncated = ((ratio > cap) & mask).sum() / mask.sum().clamp_min(1)
+    return torch.where(mask, ratio.clamp(max=cap), 1.0), truncated.item()
+
+
 def penalty(logp: Tensor, ref_logp: Tensor, weight: Tensor, kind: str) -> Term:
     """L_sta from the sampled tokens alone, with d = ref_logp - logp; the cotangent is d L_sta / d logp.
 

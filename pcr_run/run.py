@@ -54,7 +54,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         environment.write(directory / "env.json", device)
         trackers = stack.enter_context(opened(cfg, directory, start))
         files = {name: stack.enter_context(Records(directory / f"{name}.jsonl")) for name in FILES}
-        parts = Parts(cfg, device, stack, trackers.status)
+        parts = Parts(cfg, device, directory, stack, trackers.status)
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         result.write(directory, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
@@ -72,7 +72,9 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
 class Parts:
     """The four parts of a run (rollout worker, reward, learner with its resolver, task) and what they share."""
 
-    def __init__(self, cfg: Config, device: torch.device, stack: ExitStack, status: Callable[[str], None]) -> None:
+    def __init__(
+        self, cfg: Config, device: torch.device, directory: Path, stack: ExitStack, status: Callable[[str], None]
+    ) -> None:
         status("loading the task")
         main = task.make(cfg.task, cfg.seed)
         others = [task.make(other, cfg.seed) for name, other in cfg.evaluation.tasks.items() if name != cfg.task.name]
@@ -90,14 +92,11 @@ class Parts:
             cfg.resolver,
             cfg.measure,
             steps=cfg.steps,
-            temperature=cfg.rollout.temperature,
-            max_new_tokens=cfg.rollout.max_new_tokens,
+            rollout=cfg.rollout,
         )
         self.pad = (
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         )
-        self.worker: RolloutWorker = make_worker(cfg, self.model, self.tokenizer, self.pad)
-        stack.callback(self.worker.close)
         verifiers: dict[str, Reward] = {}
         tasks = []
         for each in (main, *others):
@@ -125,6 +124,10 @@ class Parts:
             ),
             seed=cfg.seed,
         )
+        self.worker: RolloutWorker = make_worker(
+            cfg, self.model, self.tokenizer, self.pad, self.questions[0].prompt, directory, status
+        )
+        stack.callback(self.worker.close)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a response."""
@@ -133,8 +136,7 @@ class Parts:
     def evaluate(self, step: int) -> dict[str, Any]:
         """One line of evaluations.jsonl."""
         clock = Clock()
-        with clock("evaluation"):
-            self.worker.sync(step)
+        with clock("evaluation"), self.worker.synced(step):
             found = self.evaluator(self.worker, self.model, self.decode)
         return {"step": step, **found, "time/evaluation": clock.seconds["evaluation"]}
 

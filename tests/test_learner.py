@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.groups import group_name, select
 from pcr_run.learner import Batch, Learner, schedule
@@ -53,8 +53,7 @@ def make(model: nn.Module, resolver: str = "none", measure: str | None = None, *
         ResolverConfig(name=resolver, alpha=0.0 if resolver == "fixed" else 0.5),
         MeasureConfig(modules=measure),
         steps=10,
-        temperature=TEMPERATURE,
-        max_new_tokens=6,
+        rollout=RolloutConfig(name="hf", temperature=TEMPERATURE, max_new_tokens=6),
     )
 
 
@@ -66,7 +65,7 @@ def batch() -> Batch:
         mask[i, 2 + i % 2 : 5 + i % 4] = True
     advantages = torch.randn(N, generator=generator)
     advantages[:G] -= advantages[:G].mean()
-    return Batch(ids, mask, advantages, torch.ones(N), G)
+    return Batch(ids, mask, torch.zeros(N, T), advantages, torch.ones(N), G)
 
 
 def drift(model: nn.Module, scale: float = 0.05) -> None:

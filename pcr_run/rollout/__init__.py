@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pcr_run.config import Config
 from pcr_run.data import RolloutWorker
 
 
-def make_worker(cfg: Config, model: Any, tokenizer: Any, pad: int) -> RolloutWorker:
-    """The worker that ``cfg.rollout.name`` names, sampling from ``model``'s weights."""
+def make_worker(
+    cfg: Config,
+    model: Any,
+    tokenizer: Any,
+    pad: int,
+    prompt: Sequence[int],
+    directory: Path,
+    status: Callable[[str], None],
+) -> RolloutWorker:
+    """The worker that ``cfg.rollout.name`` names, sampling from ``model``'s weights.
+
+    ``prompt``: token ids of some question; ``directory``: of the run; ``status``: told what takes time.
+    """
+    if cfg.rollout.name == "vllm":
+        from pcr_run.rollout.vllm import VLLMWorker
+
+        return VLLMWorker(cfg, model, end_ids(model, tokenizer), prompt, directory, status)
     from pcr_run.rollout.hf import HFWorker
 
     return HFWorker(model, end_ids(model, tokenizer), pad, cfg.rollout.batch)

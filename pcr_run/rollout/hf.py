@@ -21,18 +21,21 @@ class HFWorker:
     def __init__(self, model: PreTrainedModel, eos: Sequence[int], pad: int, batch: int) -> None:
         self.model, self.eos, self.pad, self.batch = model, list(eos), pad, batch
 
-    def sync(self, step: int) -> dict[str, float]:
+    def synced(self, step: int) -> contextlib.nullcontext[dict[str, float]]:
         """Nothing to do: worker and learner share the weights."""
-        return {}
+        return contextlib.nullcontext({})
 
     def close(self) -> None:
         """Nothing to release."""
 
-    @torch.no_grad()
     def generate(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int
-    ) -> list[list[Completion]]:
-        """``n`` completions for each prompt. Global random state is left as it was."""
+    ) -> Iterator[dict[int, list[Completion]]]:
+        """``n`` completions for each prompt, in one part. Global random state is left as it was."""
+        yield dict(enumerate(self._all(prompts, n, sampling, seed)))
+
+    @torch.no_grad()
+    def _all(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Completion]]:
         training = self.model.training
         self.model.eval()
         rows = [prompt for prompt in prompts for _ in range(n)]

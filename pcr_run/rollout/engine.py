@@ -1,0 +1,147 @@
+"""The run's side of an engine in a process tree of its own: start it, ask it, notice its death, end it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pcr_run.errors import RunError
+
+QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+
+
+class EngineDeadError(Exception):
+    """The engine's process is gone; the run may start it again."""
+
+
+class EngineError(Exception):
+    """The engine refused a request and goes on."""
+
+
+class Engine:
+    """A running vLLM.
+
+    ``arguments``: of vLLM's ``LLM``. ``weights``: a directory in shared memory that ends with the engine. ``log``: file
+    to which the engine's output is appended. ``environment``: added to the process's.
+    """
+
+    def __init__(
+        self,
+        arguments: dict[str, Any],
+        weights: Path,
+        log: Path,
+        environment: dict[str, str],
+        *,
+        seconds: float,
+        status: Callable[[str], None],
+    ) -> None:
+        self.log = log
+        scratch = short_temporary_directory()
+        ours, theirs = socket.socketpair()
+        self.connection = Connection(ours.detach())
+        server = [sys.executable, "-P", "-m", "pcr_run.rollout.server", str(theirs.fileno())]
+        keeper = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pcr_run.rollout.keeper",
+            str(theirs.fileno()),
+            str(scratch),
+            str(weights),
+        ]
+        with log.open("ab") as output:
+            self.keeper = subprocess.Popen(
+                [*keeper, "--", *server],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **QUIET, **environment, "TMPDIR": str(scratch)},
+                start_new_session=True,
+            )
+        theirs.close()
+        try:
+            self._started(arguments, seconds, status)
+        except BaseException:
+            self.close()
+            raise
+
+    def _started(self, arguments: dict[str, Any], seconds: float, status: Callable[[str], None]) -> None:
+        """Wait until the engine answers, telling how long it takes."""
+        start = time.monotonic()
+        status("starting vLLM")
+        self._send(arguments)
+        while not self.connection.poll(5):
+            waited = time.monotonic() - start
+            status(f"starting vLLM, {waited:.0f} s of at most {seconds:g}")
+            if waited > seconds:
+                raise RunError(f"vLLM did not start in {seconds:g} s (rollout.start_seconds); see {self.log}")
+        try:
+            self._receive()
+        except (EngineDeadError, EngineError) as error:
+            raise RunError(f"vLLM does not start ({error}); see {self.log}") from error
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Call a method of ``server.Server``. Raises EngineDeadError, or EngineError for what the engine refuses."""
+        self._send((method, arguments))
+        return self._receive()[1]
+
+    def stream(self, method: str, *arguments: Any) -> Iterator[Any]:
+        """The same for a method that yields."""
+        self._send((method, arguments))
+        while (answer := self._receive())[0] == "item":
+            yield answer[1]
+
+    def _send(self, message: Any) -> None:
+        try:
+            self.connection.send(message)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise EngineDeadError(self._why()) from error
+
+    def _receive(self) -> tuple[str, Any]:
+        """("item", value) or ("done", value)."""
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise EngineDeadError(self._why()) from error
+        if kind == "error":
+            raise EngineError(value)
+        return kind, value
+
+    def _why(self) -> str:
+        """The last error that the engine logged."""
+        lines = self.log.read_text(errors="replace").splitlines()[-200:]
+        errors = [line for line in lines if "Error" in line]
+        return errors[-1].strip()[-300:] if errors else "its process ended"
+
+    def close(self) -> None:
+        """End the engine's whole process tree; files in shared memory and the weights' directory go with it."""
+        assert self.keeper.stdin is not None
+        self.keeper.stdin.close()
+        self.keeper.wait()
+        self.connection.close()
+
+
+def short_temporary_directory() -> Path:
+    """A private directory. Unix sockets are made in it, and their paths may have a hundred characters only."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix="pcr-run-", dir=usual if len(usual) < 40 else "/tmp"))
+
+
+def shared_directory(size: int) -> Path:
+    """A private directory for ``size`` bytes: in shared memory if they fit there twice, else on disk."""
+    shared = Path("/dev/shm")
+    roomy = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 2 * size
+    return Path(tempfile.mkdtemp(prefix="pcr-run-", dir=shared if roomy else None))

@@ -1,0 +1,102 @@
+"""The engine's process: owns vLLM's ``LLM`` and answers one request at a time.
+
+``python -m pcr_run.rollout.server SOCKET``. The first message holds the arguments of ``LLM``; each further one is
+(method of ``Server``, its arguments). An answer is any number of ("item", value), then ("done", value) or ("error",
+message). Nothing here is imported by the run's own process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
+from vllm.sampling_params import RequestOutputKind
+
+TOKENS = {"detokenize": False, "ignore_eos": True}
+"""Token ids only; what ends a response stands in ``stop_token_ids``, since a model may have several such ids."""
+
+
+class Server:
+    """What the run may ask of the engine."""
+
+    def __init__(self, llm: LLM) -> None:
+        self.llm = llm
+        self.requests = 0
+
+    def generate(
+        self, prompts: Sequence[tuple[int, Sequence[int], int]], n: int, options: dict[str, Any]
+    ) -> Iterator[dict[int, list[tuple[tuple[int, ...], tuple[float, ...], str]]]]:
+        """By index, as they are done: n times (token ids, log-probs, finish reason) for each (index, ids, seed)."""
+        indices = {}
+        for index, ids, seed in prompts:
+            self.requests += 1
+            params = SamplingParams(
+                n=n, seed=seed, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY, **TOKENS, **options
+            )
+            self.llm.llm_engine.add_request(str(self.requests), TokensPrompt(prompt_token_ids=list(ids)), params)
+            indices[str(self.requests)] = index
+        while self.llm.llm_engine.has_unfinished_requests():
+            outputs = [output for output in self.llm.llm_engine.step() if output.finished]
+            if outputs:
+                yield {indices[output.request_id]: [completion(one) for one in output.outputs] for output in outputs}
+
+    def logprobs(self, ids: Sequence[int]) -> list[float]:
+        """Log-probs of ``ids`` [T] from the second one on [T - 1], computed anew, never from the prefix cache."""
+        params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, **TOKENS)
+        (output,) = self.llm.generate([TokensPrompt(prompt_token_ids=list(ids))], params, use_tqdm=False)
+        return [entry[token].logprob for token, entry in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
+
+    def load(self, directory: str) -> None:
+        """Take the weights from the safetensors files of a directory."""
+        self.llm.collective_rpc("load_from", args=(directory,))
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Any method of ``LLM``: sleep, wake_up, reset_prefix_cache, the four of a weight transfer."""
+        return getattr(self.llm, method)(*arguments)
+
+
+def completion(output: Any) -> tuple[tuple[int, ...], tuple[float, ...], str]:
+    """Token ids, their log-probs and the finish reason of one sample, as plain data."""
+    ids = tuple(output.token_ids)
+    return (
+        ids,
+        tuple(entry[token].logprob for token, entry in zip(ids, output.logprobs, strict=True)),
+        output.finish_reason,
+    )
+
+
+def main() -> None:
+    """Serve until the run hangs up. An engine that died ends this process, which is how the run finds out."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    connection = Connection(int(sys.argv[1]))
+    try:
+        server = Server(LLM(**connection.recv()))
+    except Exception as error:  # vLLM's start-up fails in as many ways as it has parts; all of them end the same way
+        connection.send(("error", f"{type(error).__name__}: {error}"))
+        raise
+    connection.send(("done", None))
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            value = getattr(server, method)(*arguments)
+            if isinstance(value, Iterator):
+                for item in value:
+                    connection.send(("item", item))
+                value = None
+            connection.send(("done", value))
+        except EngineDeadError:
+            raise
+        except Exception as error:  # the run decides what an error means; it must not cost the engine
+            connection.send(("error", f"{type(error).__name__}: {error}"))
+
+
+if __name__ == "__main__":
+    main()
