@@ -2,6 +2,7 @@
 
 import random
 import resource
+import signal
 import time
 from pathlib import Path
 
@@ -135,6 +136,36 @@ def test_too_many_unparsed_answers_stop_the_run():
     made(items("1", "1"), [r"\boxed{1}", "1"])
     with pytest.raises(RunError, match="max_unparsed"):
         made(items("1", "1", "1"), [r"\boxed{1}", "1", "2"])
+    made.close()
+
+
+def test_a_gold_answer_that_states_no_value_is_an_error_not_a_wrong_answer():
+    made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
+    with pytest.raises(RunError, match="max_failed"):
+        made(items(r"\phantom{1}"), [r"\boxed{1}"])
+    made.close()
+
+
+def test_a_worker_that_died_while_idle_is_replaced():
+    made = make(RewardConfig(name="verifier", verifier="math", workers=1), SandboxConfig())
+    for _ in range(2):
+        (score,) = made(items(r"\frac12"), [r"\boxed{0.5}"])
+        assert score.verdict == "correct"
+        (worker,) = made._pool._idle
+        worker.process.kill()
+        worker.process.wait()
+    made.close()
+
+
+def test_an_interrupted_batch_leaves_no_job_behind():
+    made = make(RewardConfig(name="verifier", verifier="math", workers=1, seconds=20), SandboxConfig())
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    with pytest.raises(KeyboardInterrupt):
+        made(items("1"), [r"\boxed{\binom{1000000000}{500000000}}"])
+    signal.signal(signal.SIGALRM, handler)
+    assert not made._pool._busy
+    assert made(items(r"\frac12"), [r"\boxed{0.5}"])[0].verdict == "correct"
     made.close()
 
 

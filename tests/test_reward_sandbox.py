@@ -174,6 +174,27 @@ def test_a_test_that_swallows_everything_cannot_hide_the_end(judge):
     assert judge("def f():\n    while True: pass", test).verdict == "timeout"
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_threads_are_an_option_and_processes_are_none(level):
+    program = (
+        "import os, threading\ndef f():\n    seen = []\n    thread = threading.Thread(target=seen.append, args=(1,))\n"
+        "    thread.start(); thread.join()\n    try: os.fork()\n    except OSError: seen.append(2)\n    return seen"
+    )
+    spin = "import threading\ndef loop():\n    while True: pass\ndef f():\n    for _ in range(3): threading.Thread(target=loop).start()\n    loop()"
+    item = Item("1", (), CodeTests("f", ("assert f() == [1, 2]",)))
+    for threads, verdicts in ((True, ["correct", "timeout"]), (False, ["wrong", "wrong"])):
+        limits = SandboxConfig(isolation=level, seconds=0.5, wall_seconds=5.0, threads=threads)
+        made = make(RewardConfig(name="verifier", verifier="sandbox", workers=1), limits)
+        assert [score.verdict for score in made([item] * 2, [program, spin])] == verdicts
+        made.close()
+
+
+def test_a_call_after_the_end_and_a_test_that_exits(judge):
+    ended = "try:\n    f()\nexcept BaseException:\n    pass\n"
+    assert judge("import os\ndef f(): os._exit(0)", ended + "f()").verdict == "wrong"
+    assert judge("def f(): return 1", "f()\nraise SystemExit(0)").verdict == "error"
+
+
 def test_a_test_that_passes_no_plain_data_is_an_error_of_the_task(judge):
     assert judge("def f(x): return x", "f(object())").verdict == "error"
 
@@ -203,6 +224,17 @@ def test_the_same_program_is_run_once_a_batch(monkeypatch):
     made.close()
 
 
+def test_unknown_names_are_told():
+    for key, config in (
+        ("reward.name", RewardConfig(name="judge", verifier="math")),
+        ("reward.verifier", RewardConfig(name="verifier", verifier="eval")),
+        ("reward.path", RewardConfig(name="model", verifier="math")),
+    ):
+        with pytest.raises(ConfigError) as told:
+            check(config, SandboxConfig())
+        assert told.value.key == key
+
+
 def test_bad_tests_are_refused_when_the_data_loads():
     for bad in (CodeTests("f"), CodeTests("f", ("assert (",)), CodeTests("1f", ("f()",)), CodeTests(None)):
         with pytest.raises(ConfigError, match="item 7"):
@@ -227,6 +259,36 @@ def test_auto_falls_back_to_landlock_where_bubblewrap_does_not_work(monkeypatch)
     probe._choose.cache_clear()
     assert probe.isolation(SandboxConfig()).level == "landlock"
     probe._choose.cache_clear()
+
+
+BROKEN = [
+    "",
+    "r0",
+    "n",
+    "n\nr7",
+    "n\nx0",
+    "q\nr0",
+    "l:5\nr0",
+    "t:0\nr0",
+    "t:1\nn\nr0",
+    "l0:\nr0",
+    "d0:\nr0",
+    "d:1\nn\nr0",
+    "e:1\nl:\nr0",
+]
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_a_broken_message_is_no_value(message):
+    with pytest.raises(plain.NotPlainError):
+        plain.decode(message, [[]] if message.startswith("d0") else [])
+
+
+def test_a_message_has_a_million_values_at_most():
+    with pytest.raises(plain.NotPlainError, match="too many values"):
+        plain.encode(list(range(1_000_001)))
+    with pytest.raises(plain.NotPlainError, match="too many values"):
+        plain.decode("n\n" * 1_000_001 + "r0")
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
