@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import logging
 import os
@@ -27,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pcr_run import compose
 from pcr_run.check import check, check_directory, check_rule, writable
 from pcr_run.config import Config
-from pcr_run.errors import ConfigError, Interrupted, RunError
+from pcr_run.errors import ConfigError, Interrupted, RunError, disk_full, is_disk_full
 from pcr_run.report import result
 
 log = logging.getLogger("pcr_run")
@@ -113,10 +112,11 @@ def _run(cfg: Config, directory: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception, directory: Path) -> str:
+    """What ended a run, in one line."""
     if isinstance(error, ConfigError | RunError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left for {error.filename or directory}; free some, then the same command goes on"
+    if is_disk_full(error):
+        return str(disk_full(Path(getattr(error, "filename", None) or directory)))
     return f"{type(error).__name__}: {error} (traceback in {directory / 'run.log'})"
 
 

@@ -40,6 +40,8 @@ def run(cfg: Any, directory: Path) -> dict[str, Any]:
             raise ZeroDivisionError("by nothing")
         case "full":
             raise OSError(errno.ENOSPC, "No space left on device", str(directory / "metrics.jsonl"))
+        case "quota":
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         case "slow":

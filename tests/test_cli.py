@@ -46,16 +46,18 @@ def test_values_with_slashes_and_spaces_give_one_plain_directory_name(command, w
 @pytest.mark.parametrize(
     ("behaviour", "code", "says"),
     [
-        ("bad data", 2, "pcr-run: error: task.data.path: empty; right is a file with rows\n"),
-        ("failed", 1, "pcr-run: error: 3 updates in a row were not finite\n"),
-        ("bug", 1, "pcr-run: error: ZeroDivisionError: by nothing (traceback in "),
-        ("full", 1, "pcr-run: error: no space left for "),
+        ("bad data", 2, "error: task.data.path: empty; right is a file with rows\n"),
+        ("failed", 1, "error: 3 updates in a row were not finite\n"),
+        ("bug", 1, "error: ZeroDivisionError: by nothing (traceback in "),
+        ("full", 1, "metrics.jsonl: no space left; free some"),
+        ("quota", 1, ": no space left; free some"),
     ],
 )
 def test_an_error_is_one_line_on_the_terminal_and_a_traceback_in_the_log(command, work, behaviour, code, says):
     ended = command(pcr=behaviour)
     assert (ended.code, ended.out) == (code, "")
-    assert ended.err.startswith(says)
+    assert ended.err.startswith("pcr-run: error: ")
+    assert says in ended.err
     assert ended.err.count("\n") == 1
     directory = only(work, "outputs/*")
     assert "Traceback" in (directory / "run.log").read_text()
@@ -70,7 +72,8 @@ def test_a_log_that_cannot_be_written_does_not_hide_the_reason(command, work):
     (work / "here" / "run.log").symlink_to("/dev/full")
     ended = command("hydra.run.dir=here", pcr="full")
     assert ended.code == 1
-    assert ended.err.startswith("pcr-run: error: no space left for ")
+    assert ended.err.startswith("pcr-run: error: ")
+    assert "metrics.jsonl: no space left" in ended.err
     assert ended.err.count("\n") == 1
 
 
