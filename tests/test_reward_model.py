@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import Item
-from pcr_run.errors import ConfigError
+from pcr_run.errors import ConfigError, RunError
 from pcr_run.reward import check, make
 
 TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -74,6 +74,15 @@ def test_scores_do_not_depend_on_the_batch_and_keep_their_order(path):
     together.close()
 
 
+def test_bfloat16_changes_a_score_little(path):
+    low, high = (make(reward(path, dtype=dtype), SandboxConfig()) for dtype in ("bfloat16", "float32"))
+    values = [made(ITEMS[:1], ["zazaz"])[0].value for made in (low, high)]
+    assert values[0] != values[1]
+    assert values[0] == pytest.approx(values[1], abs=0.05)
+    low.close()
+    high.close()
+
+
 def test_the_verdict_stays_the_verifiers_and_parts_are_weighted(path):
     made = make(RewardConfig(name="model", verifier="math", path=path, correctness=2, model=0.5), SandboxConfig())
     right, wrong = made(ITEMS[:1] * 2, [r"\boxed{1}", r"\boxed{2}"])
@@ -81,6 +90,14 @@ def test_the_verdict_stays_the_verifiers_and_parts_are_weighted(path):
     assert (right.verdict, wrong.verdict) == ("correct", "wrong")
     assert (right.parts["correctness"], wrong.parts["correctness"]) == (2, 0)
     assert right.value == sum(right.parts.values())
+
+
+def test_a_score_that_is_no_number_stops_the_run(path):
+    made = make(reward(path), SandboxConfig())
+    made._model._model.score.weight.data.fill_(float("nan"))
+    with pytest.raises(RunError, match="no finite number"):
+        made(ITEMS[:1], ["z"])
+    made.close()
 
 
 def test_a_causal_model_is_refused_before_anything_loads(tmp_path):

@@ -58,7 +58,7 @@ def check_references(items: Sequence[Item], key: str = "task.data") -> None:
                 raise ConfigError(key, f"item {item.id}: {problem}")
         elif not is_simple(reference):
             hard.append(item)
-    pool = Pool(1)
+    pool = Pool(os.cpu_count() or 1)
     jobs = [{"kind": "gold", "gold": item.reference, "seconds": 5.0} for item in hard]
     try:
         for item, reply in zip(hard, pool.map(jobs, 60.0), strict=True):

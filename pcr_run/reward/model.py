@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcr_run.config import RewardConfig
 from pcr_run.data import Item
-from pcr_run.errors import ConfigError
+from pcr_run.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +57,7 @@ class RewardModel:
         self._model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).to(device).eval()
         self._model.config.pad_token_id = self._tokenizer.pad_token_id  # how the classifier finds the last token
         self._longest = getattr(config, "max_position_embeddings", None)
-        self._batch = reward.batch
+        self._batch, self._dtype = reward.batch, reward.dtype
 
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[float]:
         """One logit for each pair, in order."""
@@ -74,6 +75,8 @@ class RewardModel:
                 chosen = order[start : start + self._batch]
                 for k, value in zip(chosen, self._logits([texts[k] for k in chosen]).tolist(), strict=True):
                     values[k] = value
+        if not all(map(math.isfinite, values)):  # one of them would spoil its group's advantages
+            raise RunError(f"the reward model gave a score that is no finite number; reward.dtype={self._dtype}")
         return values
 
     def _logits(self, texts: list[str]) -> torch.Tensor:
