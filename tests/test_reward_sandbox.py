@@ -189,6 +189,16 @@ def test_threads_are_an_option_and_processes_are_none(level):
         made.close()
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_files_may_be_forbidden_altogether(level):
+    made = make(RewardConfig(name="verifier", verifier="sandbox"), SandboxConfig(isolation=level, file_mb=0))
+    program = "import os\ndef f(): os.write(os.open('/tmp/x', os.O_CREAT | os.O_WRONLY), b'x')"
+    test = "try:\n    f()\n    assert False\nexcept OSError:\n    pass"
+    (score,) = made([Item("1", (), CodeTests("f", (test,)))], [program])
+    made.close()
+    assert score.verdict == "correct", score
+
+
 def test_a_call_after_the_end_and_a_test_that_exits(judge):
     ended = "try:\n    f()\nexcept BaseException:\n    pass\n"
     assert judge("import os\ndef f(): os._exit(0)", ended + "f()").verdict == "wrong"
