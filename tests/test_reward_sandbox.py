@@ -192,8 +192,8 @@ def test_threads_are_an_option_and_processes_are_none(level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_files_may_be_forbidden_altogether(level):
     made = make(RewardConfig(name="verifier", verifier="sandbox"), SandboxConfig(isolation=level, file_mb=0))
-    program = "import os\ndef f(): os.write(os.open('/tmp/x', os.O_CREAT | os.O_WRONLY), b'x')"
-    test = "try:\n    f()\n    assert False\nexcept OSError:\n    pass"
+    program = "import os\ndef f(write): os.write(os.open('/tmp/x', os.O_CREAT | os.O_WRONLY), b'x') if write else os.mkdir('/tmp/y')"
+    test = "for write in (True, False):\n    try:\n        f(write)\n        assert False\n    except OSError:\n        pass"
     (score,) = made([Item("1", (), CodeTests("f", (test,)))], [program])
     made.close()
     assert score.verdict == "correct", score

@@ -73,7 +73,8 @@ def bwrap_command(bwrap: str, limits: SandboxConfig, info: int, filter_program: 
         link = Path(path).is_symlink()
         command += ["--symlink", str(Path(path).readlink()), path] if link else ["--ro-bind", path, path]
     command += ["--dev-bind", "/dev/null", "/dev/null", "--ro-bind", "/dev/urandom", "/dev/urandom"]
-    command += ["--size", str(max(1, 16 * limits.file_mb * MIB)), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    tmp = ["--size", str(16 * limits.file_mb * MIB), "--tmpfs", "/tmp"] if limits.file_mb else ["--dir", "/tmp"]
+    command += [*tmp, "--remount-ro", "/", "--chdir", "/tmp"]
     return [*command, "--info-fd", str(info), "--seccomp", str(filter_program), "--"]
 
 
