@@ -209,6 +209,11 @@ def test_a_test_that_passes_no_plain_data_is_an_error_of_the_task(judge):
     assert judge("def f(x): return x", "f(object())").verdict == "error"
 
 
+def test_a_program_cannot_make_an_error_of_the_task(judge):
+    much = "def f(x): return [1.5] * 1_000_001"  # one value in a message, a million once the test computes with them
+    assert judge(much, "f([x + 1 for x in f(0)])").verdict == "refused"
+
+
 def test_too_many_errors_stop_the_run():
     made = make(RewardConfig(name="verifier", verifier="sandbox"), SandboxConfig())
     with pytest.raises(RunError, match="max_failed"):

@@ -17,7 +17,7 @@ from typing import Any
 from pcr_run.config import SandboxConfig
 from pcr_run.data import CodeTests, Verdict
 from pcr_run.reward.isolation import Isolation, Process
-from pcr_run.reward.plain import NotPlainError, decode, encode
+from pcr_run.reward.plain import NotPlainError, TooMuchError, decode, encode
 
 MAX_MESSAGE = 8 << 20
 
@@ -73,6 +73,8 @@ class Guest:
             raise self.ended
         try:
             message, originals = encode((args, kwargs))
+        except TooMuchError:  # a test hands on what the candidate made
+            raise self._end("refused", "the program returned too much") from None
         except NotPlainError as problem:
             raise self._end("error", f"a test passes a {problem}, which is no plain data") from None
         self._send(message)

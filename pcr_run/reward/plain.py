@@ -20,6 +20,10 @@ class NotPlainError(TypeError):
     """A value that plain data cannot express, or a message that does not describe a value."""
 
 
+class TooMuchError(NotPlainError):
+    """Plain data, but more of it than a message can hold."""
+
+
 def base_of(value: "Any") -> type:
     """The plain type that a value is an instance of, exact or derived."""
     for base in BASES:
@@ -68,7 +72,7 @@ def encode(root: "Any", origin: "Mapping[int, int] | None" = None) -> "tuple[str
         if id(value) in index:
             continue
         if len(lines) > MAX_VALUES:
-            raise NotPlainError("too many values")
+            raise TooMuchError("too many values")
         base = None if value is None else base_of(value)
         if base not in KINDS:
             index[id(value)] = len(lines)
@@ -119,7 +123,7 @@ def decode(message: str, originals: "Sequence[Any]" = ()) -> "tuple[Any, list[An
 def _decode(message: str, originals: "Sequence[Any]") -> "tuple[Any, list[Any]]":
     lines = message.split("\n")
     if len(lines) > MAX_VALUES:
-        raise NotPlainError("too many values")
+        raise TooMuchError("too many values")
     root = lines.pop()
     values: list[Any] = []
     depth: list[int] = []

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import Any
 
 JOBS = 3  # where standard input is moved, out of reach of what the tests read
-MEMORY = 4 << 30  # bytes of address space; SymPy and the tests need far less
+MEMORY = 2 << 30  # bytes of address space; SymPy and the tests need far less
 
 
 def check_answer(job: dict[str, Any]) -> dict[str, Any]:
