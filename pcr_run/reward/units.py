@@ -40,10 +40,13 @@ for _line in _TABLE.strip().splitlines():
 _BARE = {"mm", "cm", "m", "km", "ft", "mg", "g", "kg", "ml", "s", "mph"} | {name for name in _KNOWN if len(name) > 3}
 
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES |= {f"{name}s": value for name, value in _SCALES.items()} | {"k": 1000, "mn": 10**6, "bn": 10**9}
+_POWERS = {"square": "2", "sq": "2", "sq.": "2", "squared": "2", "cubic": "3", "cu": "3", "cu.": "3", "cubed": "3"}
 _STOP_WORDS = (
     "or and not no to is are if than less more about approximately approx around between wrong incorrect false true "
     "undefined unknown none over under by times plus minus half quarter double twice below above negative positive "
-    "except nearly almost at least most up one two three four five six seven eight nine ten"
+    "except nearly almost at least most up one two three four five six seven eight nine ten factorial root mod modulo "
+    "power choose inverse reciprocal opposite squared cubed"
 )
 _STOP = set(_STOP_WORDS.split())
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|\\text\{\s*\\?%\s*\}|(?:\\text\{)?\s*(?:percent|per cent|pct)\.?\s*\}?)")
@@ -89,14 +92,17 @@ def _unit(text: str) -> Unit:
     if len(words) > 4:
         raise UnparsedError("a sentence, no unit")
     scale = Fraction(1)
-    while words and words[0].casefold() in _SCALES:
-        scale *= _SCALES[words.pop(0).casefold()]
+    while words and (factor := _SCALES.get(words[0] if words[0] == "K" else words[0].casefold())):  # K is a kelvin
+        scale *= factor
+        words.pop(0)
+    power = ""
+    for place in (0, -1):  # square feet, feet squared
+        if len(words) > 1 and (found := _POWERS.get(words[place].casefold())):
+            power = f"^{found}"
+            words.pop(place)
     if any(word.casefold() in _STOP for word in words):
         raise UnparsedError("words that are no unit")
-    name = " ".join(words).casefold().replace(" per ", "/").replace(" / ", "/")
-    for word, power in (("square", "2"), ("sq", "2"), ("cubic", "3"), ("cu", "3")):
-        if name.startswith((word + " ", word + ". ")):
-            name = name.split(" ", 1)[1] + "^" + power
+    name = " ".join(words).casefold().replace(" per ", "/").replace(" / ", "/") + power
     if not re.fullmatch(r"[a-z][a-z. ]*(?:/[a-z ]+)?(?:\^[23])?|", name):
         raise UnparsedError("no unit")
     return Unit(name, scale)
