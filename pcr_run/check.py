@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 from pcr_run.compose import FREE, no_such, to_dict
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError
+from pcr_run.model import card
 from pcr_run.report import result
 
 log = logging.getLogger(__name__)
@@ -150,9 +151,15 @@ RUN_FILES = (
 
 
 def check(cfg: Config) -> None:
-    """Raise ``ConfigError`` for the first rule that does not hold; log a warning for what is allowed but in vain."""
+    """Raise ``ConfigError`` for the first rule that does not hold; log a warning for what is allowed but in vain.
+
+    Reads the files of models that are here, loads none of them.
+    """
     for key, problem in _problems(cfg):
         raise ConfigError(key, problem)
+    card.read(cfg.model)
+    if cfg.reward.path is not None and (local := card.local_directory(cfg.reward.path, "reward.path")):
+        card.read_config(local, "reward.path")
     for key, problem in _doubts(cfg):
         log.warning("%s: %s", key, problem)
 
@@ -237,25 +244,8 @@ def _problems(cfg: Config) -> Iterator[tuple[str, str]]:
 def _model(cfg: Config) -> Iterator[tuple[str, str]]:
     if cfg.model.path is None and cfg.model.builtin is None:
         yield "model.path", "neither model.path nor model.builtin is set; set one of them"
-    for key in ("model.path", "reward.path"):
-        if (path := get(cfg, key)) is not None:
-            yield from _model_path(key, path)
-    template = cfg.model.chat_template
-    if template is not None and not Path(template).expanduser().is_file():
-        yield "model.chat_template", f"{template} is not a file; give one that holds a Jinja chat template"
     if cfg.reward.name == "model" and cfg.reward.path is None:
         yield "reward.path", "reward.name=model needs one: the directory or hub id of a sequence classifier"
-
-
-def _model_path(key: str, path: str) -> Iterator[tuple[str, str]]:
-    local = Path(path).expanduser()
-    if local.is_dir():
-        if not (local / "config.json").is_file():
-            yield key, f"{path} holds no config.json; give a directory in the Hugging Face layout"
-    elif local.exists():
-        yield key, f"{path} is a file; give the directory of a model in the Hugging Face layout, or a hub id"
-    elif not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", path):
-        yield key, f"{path} does not exist; give the directory of a model in the Hugging Face layout, or a hub id"
 
 
 def _tasks(cfg: Config) -> Iterator[tuple[str, str]]:

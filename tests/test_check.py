@@ -98,6 +98,8 @@ BAD = [
     ("model.path=.", "model.path", "no config.json"),
     ("model.path=a_file", "model.path", "is a file"),
     ("model.chat_template=none.jinja", "model.chat_template", "not a file"),
+    ("reward=model reward.path=./none", "reward.path", "does not exist"),
+    ("reward=model reward.path=.", "reward.path", "no config.json"),
     ("hydra.run.dir=a_file/run", "hydra.run.dir", "choose another directory"),
     ("hydra.run.dir=/proc/run", "hydra.run.dir", "choose another directory"),
 ]
@@ -156,6 +158,15 @@ def test_bad_input_ends_with_one_message_that_names_the_key(command, work, typed
     files = [path for path in work.rglob("*") if path.is_file()]
     assert files == [work / "a_file"]
     assert files[0].read_text() == "content"
+
+
+def test_what_a_models_files_lack_is_told_before_the_run(command, work):
+    (work / "encoder").mkdir()
+    (work / "encoder" / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
+    ended = command("model.path=encoder")
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: model.path: encoder is not a causal LM")
+    assert not list(work.glob("outputs/*"))
 
 
 @pytest.mark.parametrize(("typed", "key", "right"), RANGE, ids=[case[0] for case in RANGE])

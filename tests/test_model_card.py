@@ -89,13 +89,13 @@ def refused(**settings) -> ConfigError:
 
 @pytest.mark.parametrize("path", ["/no/such/place", "./missing", "a/b/c", "~/no such"])
 def test_a_path_that_is_not_there_is_refused(path: str) -> None:
-    assert "give a model's directory or a hub id" in str(refused(path=path))
+    assert f"{path} does not exist; give the directory of a model" in str(refused(path=path))
 
 
 def test_a_missing_directory_beside_others_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "outputs").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert "no directory" in str(refused(path="outputs/final"))
+    assert "outputs/final does not exist" in str(refused(path="outputs/final"))
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
             "model.path", f"the weights in {where} lack {min(missing)} and {len(missing) - 1} more tensors"
         )
     if cfg.chat_template is not None:
-        tokenizer.chat_template = Path(cfg.chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = Path(cfg.chat_template).expanduser().read_text(encoding="utf-8")
     _check(tokenizer, where)
     return model.to(device).eval(), tokenizer
 

@@ -17,7 +17,7 @@ from pcr_run.model import builtin
 
 CAUSAL = re.compile(r"(CausalLM|LMHeadModel|ModelWithLMHead|GenerationDecoder|ConditionalGeneration)$")
 """Names of the classes that ``AutoModelForCausalLM`` loads."""
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ def read(cfg: ModelConfig) -> Card:
     Raises ``ConfigError`` for a path that is not there, for a directory without a causal LM, its weights or its
     tokenizer, and where no chat template is found.
     """
-    if cfg.chat_template is not None and not Path(cfg.chat_template).is_file():
-        raise ConfigError("model.chat_template", f"no file {cfg.chat_template!r}; give a file with a Jinja template")
+    if cfg.chat_template is not None and not Path(cfg.chat_template).expanduser().is_file():
+        problem = f"{cfg.chat_template} is not a file; give one that holds a Jinja chat template"
+        raise ConfigError("model.chat_template", problem)
     if cfg.path is None:
         directory = builtin.directory(cfg.builtin)
         if directory is None or not directory.is_dir():
@@ -71,33 +72,35 @@ def read(cfg: ModelConfig) -> Card:
     return _card({}, None, True if cfg.chat_template else None, f"{cfg.path} on the hub, not downloaded yet")
 
 
-def local_directory(path: str) -> Path | None:
-    """``path`` as a directory; None when it can only be a hub id."""
+def local_directory(path: str, key: str = "model.path") -> Path | None:
+    """``path`` as a directory; None when it can only be a hub id. Raises ``ConfigError`` for what is neither."""
     directory = Path(path).expanduser()
+    right = "give the directory of a model in the Hugging Face layout, or a hub id (owner/name)"
     if directory.is_dir():
         return directory
     if directory.exists():
-        raise ConfigError("model.path", f"{path!r} is a file; give the directory of a model")
-    if (
-        not HUB_ID.fullmatch(path)
-        or path.startswith(".")
-        or (directory.parts[:-1] and Path(directory.parts[0]).is_dir())
-    ):
-        raise ConfigError("model.path", f"no directory {path!r}; give a model's directory or a hub id (owner/name)")
+        raise ConfigError(key, f"{path} is a file; {right}")
+    if not HUB_ID.fullmatch(path) or (directory.parts[:-1] and Path(directory.parts[0]).is_dir()):
+        raise ConfigError(key, f"{path} does not exist; {right}")
     return None
+
+
+def read_config(directory: Path, key: str = "model.path") -> dict[str, Any]:
+    """``config.json`` of a model's directory; raises ``ConfigError`` where it is missing or damaged."""
+    return _json(directory / "config.json", key)
 
 
 def _read(directory: Path, cfg: ModelConfig) -> Card:
     if (directory / "adapter_config.json").is_file() and not (directory / "config.json").is_file():
         raise ConfigError("model.path", f"{directory} holds an adapter; merge it into its base model and save that")
-    config = _json(directory / "config.json")
+    config = read_config(directory)
     architectures = config.get("architectures") or []
     if not any(CAUSAL.search(name) for name in architectures):
         named = ", ".join(architectures) or "none"
         raise ConfigError("model.path", f"{directory} is not a causal LM (architectures in config.json: {named})")
     if not any(directory.glob("*.safetensors")) and not any(directory.glob("*.bin")):
         raise ConfigError("model.path", f"{directory} has no weights (*.safetensors or *.bin)")
-    tokenizer = _json(directory / "tokenizer_config.json")
+    tokenizer = _json(directory / "tokenizer_config.json", "model.path")
     has_template = cfg.chat_template is not None or _has_template(directory, tokenizer)
     if not has_template:
         raise ConfigError(
@@ -107,15 +110,16 @@ def _read(directory: Path, cfg: ModelConfig) -> Card:
     return _card(config, _parameters(directory), has_template, str(directory))
 
 
-def _json(file: Path) -> dict[str, Any]:
+def _json(file: Path, key: str) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("model.path", f"{file.parent} has no {file.name}; give a model's directory") from None
+        problem = f"{file.parent} holds no {file.name}; give a directory in the Hugging Face layout"
+        raise ConfigError(key, problem) from None
     except (OSError, ValueError) as error:
-        raise ConfigError("model.path", f"cannot read {file} ({error})") from error
+        raise ConfigError(key, f"cannot read {file} ({error}); right: a JSON object") from error
     if not isinstance(found, dict):
-        raise ConfigError("model.path", f"{file} does not hold a JSON object")
+        raise ConfigError(key, f"{file} does not hold a JSON object")
     return found
 
 
