@@ -86,7 +86,7 @@ def parses(gold: str) -> bool:
 def _readings(text: str) -> tuple[Answer, ...]:
     """What a text may mean: usually one thing; ``1,234`` is a number or a list."""
     text = spell(text)
-    grouped = re.fullmatch(r"-?(?:\\?\$)?\d{1,3}(,\d{3})+(\.\d+)?[^,;\d]*", text)
+    grouped = re.fullmatch(r"-?(?:\\?\$)?[1-9]\d{0,2}(,\d{3})+(\.\d+)?[^,;\d]*", text)
     if not grouped:
         return (_read(text),)
     number = (_read(text.replace(",", "")),)
@@ -111,7 +111,9 @@ def _read(text: str) -> Answer:
     parts, _ = split(text, (r"\in",))
     if len(parts) == 2 and _NAME.fullmatch(parts[0]):
         inner = _read(parts[1])
-        return Many(inner.kind, inner.parts, parts[0]) if isinstance(inner, Many) else inner
+        if not isinstance(inner, Many):
+            raise UnparsedError("an element of no set")
+        return Many(inner.kind, inner.parts, parts[0])
     parts, _ = split(text, (r"\cup",))
     if len(parts) > 1:
         return Many("union", tuple(_read(part) for part in parts))
@@ -293,7 +295,7 @@ def _expression(text: str) -> sympy.Basic:
         if not bottom:
             raise UnparsedError("division by zero")
         return (-1 if sign else 1) * (int(whole) + sympy.Rational(top, bottom))
-    if re.search(r"(?<!_)\d\s+[\d.]|\\text|\\begin|\\in(?![a-z])|\\circ|[%$,;?&#@:\"`~]|\\\\", text):
+    if re.search(r"(?<!_)\d\s+[\d.]|\\text|\\begin|\\in(?![a-z])|\\circ|[\d)}]\s*_|[%$,;?&#@:\"'`~]|\\\\", text):
         raise UnparsedError("no expression")
     if re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{4,}", text):
         raise UnparsedError("words")

@@ -46,7 +46,7 @@ _STOP_WORDS = (
     "or and not no to is are if than less more about approximately approx around between wrong incorrect false true "
     "undefined unknown none over under by times plus minus half quarter double twice below above negative positive "
     "except nearly almost at least most up one two three four five six seven eight nine ten factorial root mod modulo "
-    "power choose inverse reciprocal opposite squared cubed"
+    "power choose inverse reciprocal opposite squared cubed maybe perhaps probably possibly"
 )
 _STOP = set(_STOP_WORDS.split())
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|\\text\{\s*\\?%\s*\}|(?:\\text\{)?\s*(?:percent|per cent|pct)\.?\s*\}?)")
