@@ -11,7 +11,7 @@ import torch
 from conftest import save_random
 from transformers import AutoTokenizer, Qwen2ForSequenceClassification
 
-STEPS = 24
+STEPS = 16
 RUN = (
     f"steps={STEPS} rollout.prompts=8 rollout.group=8 rollout.max_new_tokens=16 learner.lr=1e-2 learner.microbatch=64 "
     "reward=model evaluation=none tracker=none tracker.transcripts=64 checkpoint.every=0"
