@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import logging
 import math
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from pcr_run import reward
 from pcr_run.compose import FREE, no_such, to_dict
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError
@@ -153,13 +155,16 @@ RUN_FILES = (
 def check(cfg: Config) -> None:
     """Raise ``ConfigError`` for the first rule that does not hold; log a warning for what is allowed but in vain.
 
-    Reads the files of models that are here, loads none of them.
+    Reads the files of models that are here, loads none of them; starts a sandbox where one will be needed.
     """
     for key, problem in _problems(cfg):
         raise ConfigError(key, problem)
     card.read(cfg.model)
     if cfg.reward.path is not None and (local := card.local_directory(cfg.reward.path, "reward.path")):
         card.read_config(local, "reward.path")
+    reward.check(cfg.reward, cfg.sandbox)
+    for verifier in {task.verifier for task in cfg.evaluation.tasks.values()}:
+        reward.check(dataclasses.replace(cfg.reward, name="verifier", verifier=verifier), cfg.sandbox)
     for key, problem in _doubts(cfg):
         log.warning("%s: %s", key, problem)
 

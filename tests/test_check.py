@@ -11,7 +11,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from pcr_run import compose
+from pcr_run import compose, reward
 from pcr_run.check import ANCHORED, CHOICES, RANGES, check, check_directory, get
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError
@@ -169,6 +169,18 @@ def test_what_a_models_files_lack_is_told_before_the_run(command, work):
     assert not list(work.glob("outputs/*"))
 
 
+@pytest.mark.parametrize("typed", ["task=code evaluation=none", "task=math", "-m task=code,math"])
+def test_a_sandbox_that_does_not_work_is_told_before_the_run(command, work, monkeypatch, typed):
+    def refuse(sandbox: object) -> None:
+        raise ConfigError("sandbox.isolation", "auto does not work here")
+
+    monkeypatch.setattr(reward, "isolation", refuse)
+    ended = command(*typed.split(" "))
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: sandbox.isolation: auto does not work here")
+    assert not [*work.rglob("config.yaml"), *work.rglob("starts")]
+
+
 @pytest.mark.parametrize(("typed", "key", "right"), RANGE, ids=[case[0] for case in RANGE])
 def test_a_value_out_of_range_is_answered_with_the_range(typed, key, right):
     with pytest.raises(ConfigError) as caught:
@@ -240,7 +252,6 @@ def test_every_key_with_a_rule_is_in_the_schema():
 
 
 def test_the_names_are_those_that_exist():
-    from pcr_run import reward
     from pcr_run.resolver import RULES
 
     assert set(CHOICES["resolver.name"]) == set(RULES)
