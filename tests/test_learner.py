@@ -1,6 +1,7 @@
 """The learner's gradient against autograd of the written objective, in float64."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -45,7 +46,13 @@ def gpt2() -> nn.Module:
     return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64)
 
 
-def make(model: nn.Module, resolver: str = "none", measure: str | None = None, **learner: object) -> Learner:
+def make(
+    model: nn.Module,
+    resolver: str = "none",
+    measure: str | None = None,
+    rollout: RolloutConfig | None = None,
+    **learner: object,
+) -> Learner:
     options = {"beta": BETA, "max_grad_norm": None, "microbatch": G, "lr": 1e-3, **learner}
     return Learner(
         model,
@@ -53,7 +60,7 @@ def make(model: nn.Module, resolver: str = "none", measure: str | None = None, *
         ResolverConfig(name=resolver, alpha=0.0 if resolver == "fixed" else 0.5),
         MeasureConfig(modules=measure),
         steps=10,
-        rollout=RolloutConfig(name="hf", temperature=TEMPERATURE, max_new_tokens=6),
+        rollout=rollout or RolloutConfig(name="hf", temperature=TEMPERATURE, max_new_tokens=6),
     )
 
 
@@ -173,6 +180,58 @@ def test_measuring_leaves_the_plain_step_as_it_is(options: dict[str, object], me
         models.append(gradients(model))
     for name, gradient in models[0].items():
         torch.testing.assert_close(models[1][name], gradient, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("resolver", ["none", "pcr"])
+def test_samples_of_the_engine_are_weighted_by_truncated_importance(level: str, resolver: str) -> None:
+    """Only the reward's part is weighted, on policy by min(pi / pi_engine, cap)."""
+    torch.manual_seed(0)
+    model, cap = llama(), 1.2
+    rollout = RolloutConfig(
+        name="vllm",
+        temperature=TEMPERATURE,
+        max_new_tokens=6,
+        old_logprobs="engine",
+        importance=level,
+        importance_cap=cap,
+    )
+    learner = make(model, resolver, rollout=rollout)
+    drift(model)
+    reference, clone = copy.deepcopy(learner.reference), copy.deepcopy(model)
+    data = batch()
+    with torch.no_grad():
+        logps = (clone(input_ids=data.ids, use_cache=False).logits[:, :-1] / TEMPERATURE).log_softmax(-1)
+    logps = logps.gather(-1, data.ids[:, 1:, None])[..., 0]
+    off = 0.3 * torch.randn(logps.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    drawn = torch.zeros(N, T, dtype=torch.float64)
+    drawn[:, 1:] = logps - off
+    counts = data.mask[:, 1:].double()
+    exponent = off * counts if level == "token" else (off * counts).sum(1, keepdim=True).expand_as(off)
+    weights = exponent.exp().clamp(max=cap)
+    metrics, rows = learner.update(dataclasses.replace(data, drawn=drawn), step=1)
+
+    logp = (clone(input_ids=data.ids, use_cache=False).logits[:, :-1] / TEMPERATURE).log_softmax(-1)
+    logp = logp.gather(-1, data.ids[:, 1:, None])[..., 0]
+    mean = counts / counts.sum(1, keepdim=True) / N
+    pla = -(mean * weights * (logp - logp.detach()).exp() * data.advantages[:, None]).sum()
+    sta = written(clone, reference, data, "k3")[1]
+    found, names = gradients(model), [name for name, _ in clone.named_parameters()]
+    g_pla, g_sta = (
+        dict(zip(names, torch.autograd.grad(loss, list(clone.parameters()), retain_graph=True), strict=True))
+        for loss in (pla, sta)
+    )
+    b = {row["group"]: row["b"] for row in rows}
+    mlp = set(select(model, "mlp"))
+    for name in names:
+        share = b[group_name(name, "layer")] if name in mlp and rows else BETA
+        torch.testing.assert_close(found[name], g_pla[name] + share * g_sta[name], rtol=1e-9, atol=1e-13)
+    assert metrics["mismatch/truncated"] == pytest.approx(
+        ((weights == cap) * counts).sum().item() / counts.sum().item()
+    )
+    assert metrics["mismatch/mean"] == pytest.approx((off.abs() * counts).sum().item() / counts.sum().item())
+    assert metrics["mismatch/max"] == pytest.approx((off.abs() * counts).max().item())
+    assert metrics["mismatch/kl"] == pytest.approx(((off.exp() - 1 - off) * counts).sum().item() / counts.sum().item())
 
 
 def test_inner_updates_clip_against_the_policy_that_sampled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -47,7 +48,7 @@ class Engine:
         seconds: float,
         status: Callable[[str], None],
     ) -> None:
-        self.log = log
+        self.log, self.logged = log, log.stat().st_size if log.exists() else 0
         scratch = short_temporary_directory()
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
@@ -91,7 +92,7 @@ class Engine:
         try:
             self._receive()
         except (EngineDeadError, EngineError) as error:
-            raise RunError(f"vLLM does not start ({error}); see {self.log}") from error
+            raise RunError(f"vLLM does not start ({self._why()}); see {self.log}") from error
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of ``server.Server``. Raises EngineDeadError, or EngineError for what the engine refuses."""
@@ -121,10 +122,13 @@ class Engine:
         return kind, value
 
     def _why(self) -> str:
-        """The last error that the engine logged."""
-        lines = self.log.read_text(errors="replace").splitlines()[-200:]
-        errors = [line for line in lines if "Error" in line]
-        return errors[-1].strip()[-300:] if errors else "its process ended"
+        """The first error that this engine logged: those after it follow from it."""
+        with self.log.open(errors="replace") as log:
+            log.seek(self.logged)
+            for line in log:
+                if found := re.search(r" ERROR .*?(\w+(?:Error|Exception): .+)", line):
+                    return found[1][:300]
+        return "its process ended without a word"
 
     def close(self) -> None:
         """End the engine's whole process tree; files in shared memory and the weights' directory go with it."""

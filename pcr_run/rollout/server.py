@@ -7,9 +7,12 @@ message). Nothing here is imported by the run's own process.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vllm import LLM, SamplingParams
@@ -69,6 +72,12 @@ def completion(output: Any) -> tuple[tuple[int, ...], tuple[float, ...], str]:
     )
 
 
+def end_with_children() -> None:
+    """End this process as soon as one of vLLM's dies: its client may wait for a dead one's answer for ever."""
+    wait([child.sentinel for child in multiprocessing.active_children()])
+    os._exit(1)
+
+
 def main() -> None:
     """Serve until the run hangs up. An engine that died ends this process, which is how the run finds out."""
     from vllm.v1.engine.exceptions import EngineDeadError
@@ -79,6 +88,7 @@ def main() -> None:
     except Exception as error:  # vLLM's start-up fails in as many ways as it has parts; all of them end the same way
         connection.send(("error", f"{type(error).__name__}: {error}"))
         raise
+    threading.Thread(target=end_with_children, daemon=True).start()
     connection.send(("done", None))
     while True:
         try:

@@ -47,7 +47,6 @@ class VLLMWorker:
         self.backend = transfer_backend(cfg, model)
         # On the learner's own GPU the engine gives its memory back while the learner works.
         self.sleeps = model.device.type == "cuda" and cfg.rollout.gpus is None
-        self.asleep = False
         self.step = self.restarts = 0
         self.engine: Engine | None = None
         self._start()
@@ -120,7 +119,7 @@ class VLLMWorker:
             seconds=self.cfg.rollout.start_seconds,
             status=self.status,
         )
-        self.asleep = False
+        self.asleep = self.proved = False
         self.transfer: Transfer = (
             Files(self.model, self.engine, weights)
             if self.backend == "files"
@@ -128,7 +127,9 @@ class VLLMWorker:
         )
 
     def _restart(self, death: EngineDeadError) -> None:
-        """Start again, at most ``rollout.restarts`` times in a run."""
+        """Start again, at most ``rollout.restarts`` times in a run. What dies at once would do so again."""
+        if not self.proved:
+            raise RunError(f"vLLM died at its first prompt ({death}); see {self.log}") from death
         if self.restarts >= self.cfg.rollout.restarts:
             raise RunError(
                 f"the engine died {self.restarts + 1} times (rollout.restarts={self.cfg.rollout.restarts}), "
@@ -169,7 +170,9 @@ class VLLMWorker:
     def _check(self) -> float:
         assert self.engine is not None
         engine, learner = self.engine.ask("logprobs", self.probe), canary.expected(self.model, self.probe)
-        return canary.compare(engine, learner, self.tolerance, self.step)
+        difference = canary.compare(engine, learner, self.tolerance, self.step)
+        self.proved = True
+        return difference
 
     def _sleep(self) -> None:
         assert self.engine is not None

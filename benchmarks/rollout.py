@@ -1,0 +1,140 @@
+"""Tokens per second of `rollout=vllm`, of vLLM's bare `LLM.generate` and of `rollout=hf`, and what a sync costs.
+
+    python benchmarks/rollout.py                          the embedded model
+    python benchmarks/rollout.py scale=smollm2 --rounds 3
+
+Arguments are overrides of the configuration. The three sample the same prompts in turn, `--rounds` times after one that
+does not count, all from the same weights; medians and ranges are printed, and ratios are of medians. The bare `LLM`
+runs in a process tree of its own as well. Responses have random lengths, so tokens are counted, not assumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from socket import socketpair
+from typing import Any
+
+import transformers
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+
+from pcr_run import compose, model, task
+from pcr_run.data import Sampling
+from pcr_run.rollout import end_ids
+from pcr_run.rollout.hf import HFWorker
+from pcr_run.rollout.vllm import VLLMWorker
+from pcr_run.run import encode
+from pcr_run.seeds import derive
+
+BARE = """
+import sys
+from multiprocessing.connection import Connection
+if __name__ == "__main__":
+    from vllm import LLM, SamplingParams
+    pipe = Connection(int(sys.argv[1]))
+    llm = LLM(**pipe.recv())
+    pipe.send("ready")
+    while True:
+        prompts, params = pipe.recv()
+        params = [SamplingParams(**each) for each in params]
+        outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+        pipe.send(sum(len(one.token_ids) for output in outputs for one in output.outputs))
+"""
+
+
+class Bare:
+    """vLLM as its documentation shows it: one call with all prompts."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        ours, theirs = socketpair()
+        self.pipe = Connection(ours.detach())
+        script = Path(tempfile.mkdtemp()) / "bare.py"
+        script.write_text(BARE)
+        with (script.parent / "log").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(script), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdout=log,
+                stderr=log,
+            )
+        theirs.close()
+        self.pipe.send(arguments)
+        self.pipe.recv()
+
+    def generate(self, prompts: list[list[int]], n: int, sampling: Sampling, eos: list[int], seed: int) -> int:
+        """Tokens sampled."""
+        options = {"n": n, "temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens, "logprobs": 0}
+        options |= {"stop_token_ids": eos, "ignore_eos": True, "detokenize": False}
+        params = [{**options, "seed": derive(seed, i) % 2**62} for i in range(len(prompts))]
+        self.pipe.send((prompts, params))
+        return int(self.pipe.recv())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    arguments, overrides = parser.parse_known_args()
+    compose.register()
+    with initialize_config_module("pcr_run.conf", version_base="1.3"):
+        cfg = compose.to_config(hydra_compose("config", ["rollout=vllm", *overrides]))
+    transformers.utils.logging.disable_progress_bar()
+    policy, tokenizer = model.load(cfg.model)
+    questions = task.make(cfg.task, cfg.seed).train[: cfg.rollout.prompts]
+    prompts = [encode(tokenizer, question) for question in questions]
+    eos, G = end_ids(policy, tokenizer), cfg.rollout.group
+    sampling = Sampling(cfg.rollout.temperature, 1.0, cfg.rollout.max_new_tokens)
+    directory = Path(tempfile.mkdtemp())
+    hf = HFWorker(policy, eos, tokenizer.pad_token_id or eos[0], cfg.rollout.batch)
+    start = time.perf_counter()
+    ours = VLLMWorker(cfg, policy, eos, prompts[0], directory, lambda _: None)
+    print(f"start of the engine: {time.perf_counter() - start:.1f} s")
+    assert ours.engine is not None
+    policy.save_pretrained(directory / "model")
+    bare = Bare({**ours.arguments, "model": str(directory / "model")})
+
+    def tokens(worker: HFWorker | VLLMWorker, seed: int) -> int:
+        parts = worker.generate(prompts, G, sampling, seed)
+        return sum(len(one.token_ids) for part in parts for group in part.values() for one in group)
+
+    kinds: dict[str, Callable[[int], int]] = {
+        "rollout=vllm": lambda seed: tokens(ours, seed),
+        "bare LLM.generate": lambda seed: bare.generate(prompts, G, sampling, eos, seed),
+        "rollout=hf": lambda seed: tokens(hf, seed),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in kinds}
+    syncs, canaries = [], []
+    for turn in range(arguments.rounds + 1):
+        start = time.perf_counter()
+        with ours.synced(turn):
+            syncs.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        ours._check()
+        canaries.append(time.perf_counter() - start)
+        for name, sample in kinds.items():
+            start = time.perf_counter()
+            count = sample(turn)
+            rates[name].append(count / (time.perf_counter() - start))
+    for name, values in rates.items():
+        kept = values[1:]
+        ratio = statistics.median(rates["rollout=vllm"][1:]) / statistics.median(kept)
+        print(
+            f"{name:18} {statistics.median(kept):8.0f} tokens/s ({min(kept):.0f} to {max(kept):.0f})"
+            + (f", rollout=vllm is {ratio:.2f} times that" if name != "rollout=vllm" else "")
+        )
+    for what, seconds in {"sync with canary": syncs[1:], "canary": canaries[1:]}.items():
+        low, middle, high = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
+        print(f"{what:18} {middle:8.1f} ms ({low:.1f} to {high:.1f})")
+    ours.close()
+    bare.process.kill()
+
+
+if __name__ == "__main__":
+    main()
