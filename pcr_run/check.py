@@ -131,7 +131,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """Keys with a range: the test and what would be right. ``null``, where the schema allows it, is not tested."""
 
 ANCHORED = ("pcr", "pcr_literal", "fixed")
-"""Resolvers that project on the stability gradient."""
+"""Built-in resolvers that project on the stability gradient; for one of the user's its class says so (``anchors``)."""
+
+ANCHORS_ON_NOISE = "learner.kl: k1 has zero expected gradient on policy: resolver %s anchors on noise"
 
 OURS = {
     "model": "model.path",
@@ -165,16 +167,24 @@ def check(cfg: Config) -> None:
     reward.check(cfg.reward, cfg.sandbox)
     for verifier in {task.verifier for task in cfg.evaluation.tasks.values()}:
         reward.check(dataclasses.replace(cfg.reward, name="verifier", verifier=verifier), cfg.sandbox)
+    if cfg.learner.kl == "k1" and cfg.resolver.name in ANCHORED:
+        log.warning(ANCHORS_ON_NOISE, cfg.resolver.name)
     for key, problem in _doubts(cfg):
         log.warning("%s: %s", key, problem)
 
 
 def check_rule(cfg: Config) -> None:
-    """Raise ``ConfigError`` unless a resolver with its own options, or one of the user's, can be made. Needs torch."""
-    if cfg.resolver.name == "torchjd" or ":" in cfg.resolver.name or cfg.resolver.options:
+    """Raise ``ConfigError`` unless a resolver with its own options, or one of the user's, can be made. Needs torch.
+
+    Logs a warning where one of the user's would anchor on noise.
+    """
+    own = ":" in cfg.resolver.name
+    if cfg.resolver.name == "torchjd" or own or cfg.resolver.options:
         from pcr_run.resolver import from_config
 
-        from_config(cfg.resolver)
+        rule = from_config(cfg.resolver)
+        if own and cfg.learner.kl == "k1" and rule.anchors:
+            log.warning(ANCHORS_ON_NOISE, cfg.resolver.name)
 
 
 def check_directory(cfg: Config, directory: Path) -> None:
@@ -358,8 +368,6 @@ def _findable(module: str) -> bool:
 
 def _doubts(cfg: Config) -> Iterator[tuple[str, str]]:
     learner = cfg.learner
-    if learner.kl == "k1" and cfg.resolver.name in ANCHORED:
-        yield "learner.kl", f"k1 has zero expected gradient on policy: resolver {cfg.resolver.name} anchors on noise"
     if learner.reference == "old" and learner.epochs * learner.minibatches == 1:
         yield "learner.reference", "old with one update per batch: the KL term and its gradient are always 0"
     if cfg.rollout.group < 2:

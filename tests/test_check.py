@@ -12,7 +12,7 @@ from hydra import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from pcr_run import compose, reward
-from pcr_run.check import ANCHORED, CHOICES, RANGES, check, check_directory, get
+from pcr_run.check import ANCHORED, CHOICES, RANGES, check, check_directory, check_rule, get
 from pcr_run.config import Config
 from pcr_run.errors import ConfigError
 from pcr_run.report import result
@@ -292,6 +292,18 @@ def test_k1_does_not_warn_where_nothing_anchors_on_the_stability_gradient(caplog
     check(config("learner.kl=k1", "resolver=none"))
     check(config("learner.kl=k1", "resolver=pcgrad"))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("anchors", [True, False])
+def test_k1_warns_where_a_rule_of_the_user_anchors(caplog, monkeypatch, tmp_path, anchors):
+    name = f"rule_{anchors}".lower()
+    body = f"class Rule:\n    anchors = {anchors}\n    def __call__(self, table, beta): return table.plain(beta)\n"
+    (tmp_path / f"{name}.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = config("learner.kl=k1", f"resolver.name={name}:Rule")
+    check(cfg)
+    check_rule(cfg)
+    assert ("anchors on noise" in caplog.text) == anchors
 
 
 @pytest.mark.parametrize("how", ["environment", "netrc", "own server"])
