@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcr_run.gradients import Resolution, dot, each, grouped, square
-from pcr_run.groups import group_name, place
+from pcr_run.groups import place
 from pcr_run.resolver import variance_alpha
 
 
@@ -33,7 +33,7 @@ class Products:
 def layer_rows(
     names: Sequence[str], resolution: Resolution, products: Products | None, chosen: Collection[str], granularity: str
 ) -> list[dict[str, Any]]:
-    """One row per group of the ``chosen`` parameters.
+    """One row per group of the ``chosen`` parameters; ``names`` [K] are those of ``resolution`` and ``products``.
 
     ``alpha`` is PCR's variance ratio, whatever the resolver; ``a`` and ``b`` are what the resolver did, null where the
     group's parameters got different weights; ``cos_step_sta`` is of the optimizer's descent step, null where no step
@@ -41,9 +41,9 @@ def layer_rows(
     """
     pick = [i for i, name in enumerate(names) if name in chosen]
     kept = [names[i] for i in pick]
-    groups, index, table = grouped(kept, each(resolution.table, lambda column: column[pick]), granularity)
-    a, b = resolution.a[pick], resolution.b[pick]
     t = each(resolution.table, lambda column: column[pick])
+    groups, index, table = grouped(kept, t, granularity)
+    a, b = resolution.a[pick], resolution.b[pick]
 
     def total(column: Tensor) -> Tensor:
         return torch.zeros(len(groups), dtype=torch.float64).index_add(0, index, column)
@@ -61,7 +61,7 @@ def layer_rows(
     }
     rows = []
     for k, group in enumerate(groups):
-        members = [i for i, name in enumerate(kept) if group_name(name, granularity) == group]
+        members = (index == k).nonzero().flatten().tolist()
         where = place(kept[members[0]])
         rows.append(
             {
@@ -76,15 +76,12 @@ def layer_rows(
     return rows
 
 
-def summary(
-    names: Sequence[str], resolution: Resolution, products: Products | None, chosen: Collection[str], granularity: str
-) -> dict[str, float]:
-    """Metrics of one update over its groups.
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Metrics of one update over its groups, from their ``layer_rows``; a metric that no row has is left out.
 
     ``conflict_rate``: share of groups with <g_pla, g_sta> < 0; ``alpha``: mean variance ratio; ``cos_*``: means over
     groups; ``agree_rate``: share of the groups in conflict whose update still has <update, g_sta> >= 0.
     """
-    rows = layer_rows(names, resolution, products, chosen, granularity)
     conflicting = [row for row in rows if row["ps"] < 0]
     out = {"conflict_rate": len(conflicting) / len(rows), "alpha": sum(row["alpha"] for row in rows) / len(rows)}
     if conflicting:

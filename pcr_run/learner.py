@@ -180,12 +180,14 @@ class Learner:
         if two is None or resolution is None:
             return metrics, []
         acting = self.acting or names
-        metrics |= summary(two.names, resolution, products, acting, self.granularity)
+        groups = layer_rows(two.names, resolution, products, acting, self.granularity)
+        metrics |= summary(groups)
         if not measuring:
             return metrics, []
         granularity = self.measure.granularity or self.granularity
-        rows_out = layer_rows(two.names, resolution, products, self.measured, granularity)
-        return metrics, [{"step": step, "update": index, **row} for row in rows_out]
+        if (self.measured, granularity) != (acting, self.granularity):
+            groups = layer_rows(two.names, resolution, products, self.measured, granularity)
+        return metrics, [{"step": step, "update": index, **row} for row in groups]
 
     def _cotangents(self, rows: Rows, sums: dict[str, Tensor], two: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """Features of one microbatch and the cotangents there of L_pla + beta L_sta and, if ``two``, of L_sta.
