@@ -1,9 +1,15 @@
 """The learner's step under every resolver against `none`: time as a ratio, peak memory in copies of the MLP gradients.
 
     python benchmarks/resolver_overhead.py [--sizes tiny,smollm2] [--repeats 7] [--threads N] [--json FILE]
+                                           [--only time|memory] [--memory-repeats 3] [--microbatch ROWS]
 
 Time: one learner of each resolver in one process, a step of each in turn, the ratio to the step of `none` in the same
-round; median and range over rounds. Memory: one process a resolver, peak resident size over a step.
+round; median and range over rounds. At most 1.9 for `pcr`.
+
+Memory: a fresh process for each resolver and repeat. What its resident size grew by from before the model was made
+(libraries loaded) to the peak of the second step (AdamW's moments made), so that hundreds of MB of libraries do not
+hide the difference; median and range over processes. At most 1.1 times that of `none` plus three copies of the MLP
+gradients. The exit code is 1 where a bound does not hold.
 """
 
 from __future__ import annotations
@@ -15,8 +21,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +32,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 from pcr_run.groups import select
 from pcr_run.learner import Batch, Learner
+from pcr_run.resolver import from_config
 
 RESOLVERS = {
     "none": ResolverConfig(name="none"),
@@ -125,70 +132,116 @@ def time_steps(size: Size, resolvers: list[str], repeats: int) -> dict[str, list
 
 
 def peak_memory(size: Size, resolver: str) -> int:
-    """Bytes of the peak resident size of this process after two steps."""
+    """Bytes by which this process grew from before its model was made to the peak of its second step."""
+    from_config(RESOLVERS[resolver])  # loads what the resolver imports
+    before = resident("VmRSS")
     model, learner = build(size, resolver)
-    for step in (1, 2):
-        learner.update(batch(size, model.config.vocab_size), step)
-    # Not getrusage: its peak survives exec, so a child would report its parent's.
+    learner.update(batch(size, model.config.vocab_size), 1)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    learner.update(batch(size, model.config.vocab_size), 2)
+    return resident("VmHWM") - before
+
+
+def resident(field: str) -> int:
+    """Bytes, by /proc: getrusage's peak survives exec, so a child would report its parent's."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
 
 def mlp_bytes(size: Size) -> int:
-    model, _ = build(size, "none")
+    """Bytes of one copy of the MLP gradients, float32."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(size.config())
     named = dict(model.named_parameters())
     return sum(named[name].numel() * 4 for name in select(model, "mlp"))
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Figure:
+    """One resolver's measurements of one kind, with the bound that it must keep (none: no bound)."""
+
+    size: str
+    resolver: str
+    kind: str
+    values: list[float]
+    bound: float | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def holds(self) -> bool:
+        return self.bound is None or self.median <= self.bound
+
+    def __str__(self) -> str:
+        form = "x{:.2f}" if self.kind == "time" else "{:.1f} MB"
+        low, middle, high = (form.format(x) for x in (min(self.values), self.median, max(self.values)))
+        bound = (
+            "" if self.bound is None else f"  bound {form.format(self.bound)}: {'holds' if self.holds else 'BROKEN'}"
+        )
+        return f"{self.size:8} {self.resolver:12} {self.kind:7} {middle:>11} ({low} to {high}){bound}"
+
+
+def time_figures(name: str, repeats: int) -> Iterator[Figure]:
+    """Ratios to the step of `none` in the same round."""
+    # A large model's learners do not fit into memory together: each against a `none` of its own.
+    others = [other for other in RESOLVERS if other != "none"]
+    for group in [others] if name == "tiny" else [[other] for other in others]:
+        seconds = time_steps(SIZES[name], ["none", *group], repeats)
+        print(f"{name:8} none         time    {statistics.median(seconds['none']):9.3f} s")
+        for resolver in group:
+            ratios = [s / n for s, n in zip(seconds[resolver], seconds["none"], strict=True)]
+            yield Figure(name, resolver, "time", ratios, 1.9 if resolver == "pcr" else None)
+
+
+def memory_figures(name: str, repeats: int, options: list[str]) -> Iterator[Figure]:
+    """Peaks in MB, each from a process of its own."""
+    copy, bound = mlp_bytes(SIZES[name]) / 1e6, None
+    for resolver in RESOLVERS:
+        command = [sys.executable, __file__, "--peak", name, resolver, *options]
+        peaks = [int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout) / 1e6 for _ in range(repeats)]
+        figure = Figure(name, resolver, "memory", peaks, bound)
+        if resolver == "none":
+            plain = figure.median
+            bound = 1.1 * plain + 3 * copy
+            print(f"{name:8} memory: 1.1 x none + 3 copies of the MLP gradients of {copy:.1f} MB = {bound:.1f} MB")
+        yield figure
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="tiny,smollm2")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", choices=("time", "memory"))
+    parser.add_argument("--repeats", type=int, default=7, help="rounds of steps")
+    parser.add_argument("--memory-repeats", type=int, default=3, help="processes of each resolver")
+    parser.add_argument("--microbatch", type=int, help="rows; below a group's size a rule needs two copies more")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json")
     parser.add_argument("--peak", nargs=2, metavar=("SIZE", "RESOLVER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.microbatch:
+        for name, size in SIZES.items():
+            SIZES[name] = replace(size, microbatch=args.microbatch)
     if args.peak:
         print(peak_memory(SIZES[args.peak[0]], args.peak[1]))
-        return
-    results = []
+        return 0
+    figures = []
+    options = [f"--{key}={value}" for key in ("threads", "microbatch") if (value := getattr(args, key))]
     for name in args.sizes.split(","):
-        size = SIZES[name]
-        # A large model's learners do not fit into memory together: each against a `none` of its own.
-        pairs = [list(RESOLVERS)] if name == "tiny" else [["none", other] for other in RESOLVERS if other != "none"]
-        unit, plain = mlp_bytes(size), None
-        for group in pairs:
-            seconds = time_steps(size, group, args.repeats)
-            for resolver in group[plain is not None :]:
-                ratios = [s / n for s, n in zip(seconds[resolver], seconds["none"], strict=True)]
-                command = [sys.executable, __file__, "--peak", name, resolver]
-                command += ["--threads", str(args.threads)] if args.threads else []
-                peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-                plain = plain or peak
-                results.append(
-                    {
-                        "size": name,
-                        "resolver": resolver,
-                        "seconds": statistics.median(seconds[resolver]),
-                        "ratio": statistics.median(ratios),
-                        "range": [min(ratios), max(ratios)],
-                        "peak_mb": peak / 1e6,
-                        "extra_mlp_copies": (peak - plain) / unit,
-                        "peak_bound_mb": (1.1 * plain + 3 * unit) / 1e6,
-                    }
-                )
-                r = results[-1]
-                print(
-                    f"{name:8} {resolver:12} {r['seconds']:8.3f} s  x{r['ratio']:.2f} "
-                    f"({min(ratios):.2f} to {max(ratios):.2f})  peak {r['peak_mb']:7.0f} MB "
-                    f"(none + {r['extra_mlp_copies']:.1f} MLP gradients; bound {r['peak_bound_mb']:.0f} MB)",
-                    flush=True,
-                )
+        parts = {"time": time_figures(name, args.repeats), "memory": memory_figures(name, args.memory_repeats, options)}
+        for kind, measured in parts.items():
+            if args.only in (None, kind):
+                for figure in measured:
+                    print(figure, flush=True)
+                    figures.append(figure)
     if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+        found = [{**asdict(figure), "median": figure.median, "holds": figure.holds} for figure in figures]
+        Path(args.json).write_text(json.dumps(found, indent=2) + "\n")
+    return 0 if all(figure.holds for figure in figures) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
