@@ -247,7 +247,11 @@ class Learner:
         return features, scatter(total, before, features), None if sta is None else scatter(sta, before, features)
 
     def _optimizer_step(self, metrics: dict[str, float], two: TwoGradients | None) -> Products | None:
-        """Clip, step and schedule. Returns the step's products with g_sta where ``two`` measures it."""
+        """Clip, step and schedule. Returns the step's products with g_sta where ``two`` measures it.
+
+        An update whose gradient is not finite is skipped, and the schedule does not advance: like AdamW's moments it
+        counts the optimizer steps done, so no part of a warm-up is lost. ``RunError`` after too many in a row.
+        """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = get_total_norm(gradients)
         metrics["grad_norm"] = norm.item()
@@ -259,7 +263,6 @@ class Learner:
                     f"the gradient was not finite in {self.nonfinite} updates in a row (learner.max_nonfinite); "
                     "lower learner.lr, or set learner.max_grad_norm"
                 )
-            self.scheduler.step()
             return None
         self.nonfinite = 0
         metrics["nonfinite"] = 0.0
@@ -316,7 +319,10 @@ def means(sums: dict[str, Tensor], tokens: int, reference: bool) -> dict[str, fl
 
 
 def schedule(cfg: LearnerConfig, updates: int) -> Callable[[int], float]:
-    """Factor on the learning rate at each optimizer step: linear warm-up, then constant, linear or cosine decay."""
+    """Factor on the learning rate by optimizer steps done: linear warm-up, then constant, linear or cosine decay.
+
+    ``updates`` are those planned; skipped ones do not count, so that decay may end a little above 0.
+    """
     warm = round(cfg.warmup * updates)
 
     def factor(update: int) -> float:
