@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from pcr_run.config import Config, TaskConfig
+from pcr_run.errors import ConfigError
+from pcr_run.run import training_questions
+
 STEPS = 4
 COMMAND = [
     sys.executable,
@@ -103,6 +107,12 @@ def test_a_run_directory_is_complete_by_itself(whole: Path) -> None:
     assert len(list((whole / "checkpoints").iterdir())) == 2
     environment = json.loads((whole / "env.json").read_text())
     assert environment["versions"]["torch"].startswith("2.13")
+
+
+def test_a_task_without_training_questions_is_only_measured() -> None:
+    cfg = Config(task=TaskConfig(name="aime24"))
+    with pytest.raises(ConfigError, match=r"^task: aime24 is only measured; choose a task with training questions$"):
+        training_questions(cfg, None, [])
 
 
 def test_what_was_trained_loads_in_transformers_and_differs_from_the_base(whole: Path, untrained: Path) -> None:
