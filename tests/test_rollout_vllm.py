@@ -267,14 +267,12 @@ def test_an_engine_that_does_not_start_leaves_a_reason_and_nothing_else(tmp_path
         worker(tiny(tmp_path / "model"), tmp_path, "+rollout.engine.kv_cache_memory_bytes=1000000000000000")
     with pytest.raises(RunError, match=r"did not start in 1 s \(rollout\.start_seconds\)"):
         worker(tiny(tmp_path / "model"), tmp_path, "rollout.start_seconds=1")
+    engine = worker(tiny(tmp_path / "odd", heads=4), tmp_path)
     with pytest.raises(
         RunError, match=r"died at its first prompt \(RuntimeError: Unsupported CPU attention.*head_dim=16"
     ):
-        engine = worker(tiny(tmp_path / "odd", heads=4), tmp_path)
-        try:
-            engine.synced(1).__enter__()
-        finally:
-            engine.close()
+        engine.synced(1).__enter__()
+    engine.close()
     assert in_shared_memory() == before
 
 
