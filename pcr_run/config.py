@@ -43,7 +43,7 @@ class RolloutConfig:
     name: str = doc("`hf` (transformers, in process) or `vllm` (an engine in processes of its own)")
     prompts: int = doc("P, prompts a step", 16)
     group: int = doc("G, responses to each prompt", 8)
-    max_prompt_tokens: int = doc("longest prompt; a longer one is refused when the data loads", 256)
+    max_prompt_tokens: int = doc("longest prompt; longer training questions are left out and counted, held-out ones refused", 256)
     max_new_tokens: int = doc("longest response; a longer one is cut and counted as truncated", 64)
     temperature: float = doc("sampling temperature; log-probs of the policy are taken at it", 1.0)
     batch: int = doc("responses generated at once by `rollout=hf`", 128)
@@ -62,7 +62,7 @@ class RolloutConfig:
 
 @dataclass
 class RewardConfig:
-    """The number that training raises (`reward=verifier|sandbox|model`)."""
+    """The number that training raises (`reward=verifier|model`)."""
 
     name: str = doc("`verifier` (the task's own) or `model` (a sequence classifier)")
     verifier: str = doc("which verifier", "${task.verifier}")
@@ -73,8 +73,8 @@ class RewardConfig:
     correctness: float = doc("weight of the verifier's value", 1.0)
     format: float = doc("weight of a format reward: 1 for a closed box or code block", 0.0)
     model: float = doc("weight of the reward model's score", 1.0)
-    max_failed: float = doc("stop the run when the share of `error` verdicts in one batch exceeds this", 0.1)
-    max_unparsed: float = doc("stop the run when the share of `unparsed` verdicts in one batch exceeds this", 1.0)
+    max_failed: float = doc("stop the run when the share of `error` verdicts in one step exceeds this", 0.1)
+    max_unparsed: float = doc("stop the run when the share of `unparsed` verdicts in one step exceeds this", 1.0)
     path: str | None = doc("`model`: local directory or hub id of the reward model", None)
     batch: int = doc("`model`: responses scored at once", 32)
     dtype: str = doc("`model`: dtype of its weights", "float32")
@@ -89,7 +89,7 @@ class SandboxConfig:
     wall_seconds: float = doc("wall-clock backstop, verdict `stalled`", 10.0)
     memory_mb: int = doc("address space, MiB", 512)
     threads: bool = doc("let programs start threads (never processes)", False)
-    file_mb: int = doc("largest file, MiB", 1)
+    file_mb: int = doc("largest file, MiB; 0 = no file can be written", 1)
     output_kb: int = doc("standard output beyond the expected one, KiB", 64)
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pcr_run.config import RewardConfig
 from pcr_run.data import Completion, Item, Reward, RolloutWorker, Sampling
 from pcr_run.policy import logprobs, split
+from pcr_run.reward import stop_on_failures
 from pcr_run.seeds import derive
 
 
@@ -31,7 +33,7 @@ class Evaluator:
     """Measures a policy on several tasks and on text.
 
     ``n`` samples per question; the same ``seed`` at every call, so that two evaluations of one run share their sampling
-    noise as far as the policies agree. ``text``: documents as token ids [T].
+    noise as far as the policies agree. ``text``: documents as token ids [T]. ``limits``: when verdicts stop the run.
     """
 
     tasks: Sequence[Questions]
@@ -39,6 +41,7 @@ class Evaluator:
     n: int
     sampling: Sampling
     seed: int
+    limits: RewardConfig
 
     def __call__(
         self, worker: RolloutWorker, model: PreTrainedModel, decode: Callable[[Sequence[int]], str]
@@ -53,6 +56,7 @@ class Evaluator:
             items = [item for item in questions.items for _ in range(self.n)]
             texts = [decode(completion.token_ids) for _, group in sorted(completions.items()) for completion in group]
             scores = questions.verifier(items, texts)
+            stop_on_failures(self.limits, scores)
             correct = [score.verdict == "correct" for score in scores]
             per_question = [sum(correct[i : i + self.n]) / self.n for i in range(0, len(correct), self.n)]
             out["tasks"][questions.task] = {

@@ -9,14 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from pcr_run import objective
 from pcr_run.config import Config
-from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampling, Score
+from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampling, Score, Verdict
 from pcr_run.learner import Batch, Learner
+from pcr_run.reward import stop_on_failures
 from pcr_run.seeds import derive, take
 
 
@@ -101,6 +102,8 @@ def collect(
             for prompts, future in scoring:
                 values = iter(future.result())
                 scores |= {p: list(islice(values, G)) for p in prompts}
+    in_order = [score for p in range(P) for score in scores[p]]
+    stop_on_failures(cfg.reward, in_order)
     rollout = Rollout(
         items=[question.item for question in chosen],
         prompt_ids=[question.prompt for question in chosen],
@@ -108,7 +111,7 @@ def collect(
         texts=[text for p in range(P) for text in texts[p]],
         group=G,
     )
-    return Experience(step, rollout, [score for p in range(P) for score in scores[p]], transfer, clock)
+    return Experience(step, rollout, in_order, transfer, clock)
 
 
 def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> StepRecord:
@@ -171,7 +174,7 @@ def reward_metrics(rollout: Rollout, scores: Sequence[Score], rewards: torch.Ten
         "reward_std": rewards.std(unbiased=False).item(),
         "pass_rate": verdicts["correct"] / N,
         **{f"reward/{name}": total / N for name, total in sorted(parts.items())},
-        **{f"verdict/{verdict}": count for verdict, count in sorted(verdicts.items())},
+        **{f"verdict/{verdict}": verdicts[verdict] for verdict in get_args(Verdict)},
         "zero_advantage_groups": int(objective.zero_advantage(rewards).sum()),
         "truncated": sum(completion.finish == "length" for completion in rollout.completions),
         "response_tokens": sum(len(completion.token_ids) for completion in rollout.completions) / N,

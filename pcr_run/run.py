@@ -123,6 +123,7 @@ class Parts:
                 cfg.evaluation.max_new_tokens or cfg.rollout.max_new_tokens,
             ),
             seed=cfg.seed,
+            limits=cfg.reward,
         )
         self.worker: RolloutWorker = make_worker(
             cfg, self.model, self.tokenizer, self.pad, self.questions[0].prompt, directory, status

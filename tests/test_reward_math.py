@@ -12,7 +12,7 @@ from reward_corpus import CORPUS
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import Item
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.reward import answer, check_references, equality, make
+from pcr_run.reward import answer, check_references, equality, make, stop_on_failures
 
 CASES = [(gold, claim, verdict) for verdict, pairs in CORPUS.items() for gold, claim in pairs]
 
@@ -132,17 +132,22 @@ def test_a_gold_answer_that_states_no_value_is_refused_by_row():
 
 
 def test_too_many_unparsed_answers_stop_the_run():
-    made = make(RewardConfig(name="verifier", verifier="math", max_unparsed=0.5), SandboxConfig())
-    made(items("1", "1"), [r"\boxed{1}", "1"])
-    with pytest.raises(RunError, match="max_unparsed"):
-        made(items("1", "1", "1"), [r"\boxed{1}", "1", "2"])
+    limits = RewardConfig(name="verifier", verifier="math", max_unparsed=0.5)
+    made = make(limits, SandboxConfig())
+    scores = made(items("1", "1", "1"), [r"\boxed{1}", "1", "2"])
+    stop_on_failures(limits, scores[:2])
+    with pytest.raises(
+        RunError, match=r"2 of 3 responses got the verdict 'unparsed', more than reward\.max_unp"
+    ):
+        stop_on_failures(limits, scores)
     made.close()
 
 
 def test_a_gold_answer_that_states_no_value_is_an_error_not_a_wrong_answer():
-    made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
+    limits = RewardConfig(name="verifier", verifier="math")
+    made = make(limits, SandboxConfig())
     with pytest.raises(RunError, match="max_failed"):
-        made(items(r"\phantom{1}"), [r"\boxed{1}"])
+        stop_on_failures(limits, made(items(r"\phantom{1}"), [r"\boxed{1}"]))
     made.close()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.reward import check, check_references, make, plain, probe
+from pcr_run.reward import check, check_references, make, plain, probe, stop_on_failures
 from pcr_run.reward.isolation import candidates
 from pcr_run.reward.judge import Ended, Guest
 
@@ -219,9 +219,10 @@ def test_a_program_cannot_make_an_error_of_the_task(monkeypatch):
 
 
 def test_too_many_errors_stop_the_run():
-    made = make(RewardConfig(name="verifier", verifier="sandbox"), SandboxConfig())
+    limits = RewardConfig(name="verifier", verifier="sandbox")
+    made = make(limits, SandboxConfig())
     with pytest.raises(RunError, match="max_failed"):
-        made([Item("1", (), CodeTests("f", ("f(object())",)))], ["def f(x): return x"])
+        stop_on_failures(limits, made([Item("1", (), CodeTests("f", ("f(object())",)))], ["def f(x): return x"]))
     made.close()
 
 

@@ -27,9 +27,8 @@ class Combined:
         self._reward, self._verifier, self._model, self._pool = reward, verifier, model, pool
 
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
-        """One score for each pair, in order; raises RunError when too many could not be judged."""
+        """One score for each pair, in order."""
         scores = self._verifier(items, responses)
-        self._stop_on_failures(scores)
         parts = [{"correctness": self._reward.correctness * score.value} for score in scores]
         if self._reward.format:
             well_formed = answer.fenced if self._reward.verifier == "sandbox" else lambda text: bool(answer.boxed(text))
@@ -40,18 +39,20 @@ class Combined:
                 part["model"] = self._reward.model * value
         return [replace(score, value=sum(part.values()), parts=part) for score, part in zip(scores, parts, strict=True)]
 
-    def _stop_on_failures(self, scores: Sequence[Score]) -> None:
-        counts = Counter(score.verdict for score in scores)
-        limits: tuple[tuple[Verdict, str], ...] = (("error", "max_failed"), ("unparsed", "max_unparsed"))
-        for verdict, key in limits:
-            share, limit = counts[verdict] / max(1, len(scores)), getattr(self._reward, key)
-            if share > limit:
-                example = next((score.detail for score in scores if score.verdict == verdict and score.detail), "")
-                raise RunError(
-                    f"{counts[verdict]} of {len(scores)} responses got the verdict {verdict!r}, more than "
-                    f"reward.{key}={limit:g} allows{': ' + example if example else ''}"
-                )
-
     def close(self) -> None:
         """End the worker processes."""
         self._pool.close()
+
+
+def stop_on_failures(reward: RewardConfig, scores: Sequence[Score]) -> None:
+    """Raise RunError when more of a step's responses could not be judged than ``reward`` allows."""
+    counts = Counter(score.verdict for score in scores)
+    limits: tuple[tuple[Verdict, str], ...] = (("error", "max_failed"), ("unparsed", "max_unparsed"))
+    for verdict, key in limits:
+        share, limit = counts[verdict] / max(1, len(scores)), getattr(reward, key)
+        if share > limit:
+            example = next((score.detail for score in scores if score.verdict == verdict and score.detail), "")
+            raise RunError(
+                f"{counts[verdict]} of {len(scores)} responses got the verdict {verdict!r}, more than "
+                f"reward.{key}={limit:g} allows{': ' + example if example else ''}"
+            )
