@@ -43,7 +43,7 @@ class RolloutConfig:
     name: str = doc("`hf` (transformers, in process) or `vllm` (an engine in processes of its own)")
     prompts: int = doc("P, prompts a step", 16)
     group: int = doc("G, responses to each prompt", 8)
-    max_prompt_tokens: int = doc("longest prompt; longer training questions are left out and counted, held-out ones refused", 256)
+    max_prompt_tokens: int = doc("longest prompt; longer ones are left out of training, refused if held out", 256)
     max_new_tokens: int = doc("longest response; a longer one is cut and counted as truncated", 64)
     temperature: float = doc("sampling temperature; log-probs of the policy are taken at it", 1.0)
     batch: int = doc("responses generated at once by `rollout=hf`", 128)
