@@ -136,9 +136,7 @@ def test_too_many_unparsed_answers_stop_the_run():
     made = make(limits, SandboxConfig())
     scores = made(items("1", "1", "1"), [r"\boxed{1}", "1", "2"])
     stop_on_failures(limits, scores[:2])
-    with pytest.raises(
-        RunError, match=r"2 of 3 responses got the verdict 'unparsed', more than reward\.max_unp"
-    ):
+    with pytest.raises(RunError, match=r"2 of 3 responses got the verdict 'unparsed', more than reward\.max_unp"):
         stop_on_failures(limits, scores)
     made.close()
 
