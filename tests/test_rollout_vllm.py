@@ -231,13 +231,11 @@ def test_a_dead_engine_is_started_again_and_the_rest_of_the_step_redone(tmp_path
         expected = sample(engine, 1)
         core = next(pid for name, pid in processes(engine).items() if "EngineCore" in name)
         os.kill(core, signal.SIGKILL)
-        start = time.monotonic()
         found = sample(engine, 1)
         assert [one.token_ids for group in found for one in group] == [
             one.token_ids for group in expected for one in group
         ]
         assert mismatch(engine, found) < 1e-4
-        assert time.monotonic() - start < 120
     with engine.synced(2) as metrics:
         assert metrics["perf/engine_restarts"] == 1
         tree = processes(engine)
