@@ -237,7 +237,6 @@ def test_the_same_program_is_run_once_a_batch(monkeypatch):
     made = make(RewardConfig(name="verifier", verifier="sandbox", workers=1), SandboxConfig())
     jobs = []
     monkeypatch.setattr(made._pool, "map", lambda batch, seconds: jobs.extend(batch) or [None] * len(batch))
-    monkeypatch.setattr(made, "_stop_on_failures", lambda scores: None)
     item = Item("1", (), CodeTests("f", ("f()",)))
     assert len(made([item] * 3, ["def f(): 1", "def f(): 1", "def f(): 2"])) == 3
     assert len(jobs) == 2
