@@ -385,7 +385,7 @@ def _divisors(number: int) -> str:
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
-    """``key: was -> is`` for every leaf that changes what is computed."""
+    """``key: value there, value here`` for every leaf that changes what is computed."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
             if prefix or key not in FREE:

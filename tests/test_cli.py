@@ -188,8 +188,6 @@ def test_nothing_heavy_is_imported_for_help_bad_input_or_a_dry_run(shell):
 
 HALF_WAY = """
 class HalfWay:
-    conflict_free_is_sum = True
-
     def __init__(self, share):
         self.share = share
 

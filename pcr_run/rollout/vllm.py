@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from pcr_run.config import Config
+from pcr_run.config import Config, RolloutConfig
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.rollout import canary
@@ -44,7 +44,7 @@ class VLLMWorker:
         self.probe = list(probe[: canary.TOKENS])
         self.arguments = arguments(cfg, model)
         self.tolerance = cfg.rollout.canary or canary.TOLERANCE[self.arguments["dtype"]]
-        self.backend = transfer_backend(cfg, model)
+        self.backend = transfer_backend(cfg.rollout, model.device.type)
         # On the learner's own GPU the engine gives its memory back while the learner works.
         self.sleeps = model.device.type == "cuda" and cfg.rollout.gpus is None
         self.step = self.restarts = 0
@@ -180,13 +180,19 @@ class VLLMWorker:
         self.asleep = True
 
 
-def transfer_backend(cfg: Config, model: PreTrainedModel) -> str:
-    """``rollout.transfer``, where ``auto`` is the fastest way for the devices."""
-    if cfg.rollout.transfer != "auto":
-        return cfg.rollout.transfer
-    if model.device.type != "cuda":
-        return "files"
-    return "ipc" if cfg.rollout.gpus is None else "nccl"
+def transfer_backend(rollout: RolloutConfig, device: str) -> str:
+    """``rollout.transfer``, where ``auto`` is the fastest way; ConfigError for one that the devices do not have."""
+    if device != "cuda" and rollout.gpus is not None:
+        raise ConfigError(
+            "rollout.gpus", f"{rollout.gpus}, but the learner is on {device}; leave it out, or set device"
+        )
+    fastest = "files" if device != "cuda" else "ipc" if rollout.gpus is None else "nccl"
+    if rollout.transfer not in ("auto", "files", fastest):
+        where = f"learner on {device}, " + (f"vLLM on GPUs {rollout.gpus}" if rollout.gpus else "vLLM on the same")
+        raise ConfigError(
+            "rollout.transfer", f"{rollout.transfer} does not work here ({where}); right: {fastest} or files"
+        )
+    return fastest if rollout.transfer == "auto" else rollout.transfer
 
 
 def arguments(cfg: Config, model: PreTrainedModel) -> dict[str, Any]:
