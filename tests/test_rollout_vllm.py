@@ -213,6 +213,20 @@ def test_the_canary_sees_a_stale_weight_in_any_kind_of_layer(untied: VLLMWorker,
         pass
 
 
+def test_more_prompts_than_fit_into_one_batch_of_tokens(tmp_path: Path) -> None:
+    limits = ["rollout.max_prompt_tokens=40", "+rollout.engine.max_num_batched_tokens=64"]
+    engine = worker(tiny(tmp_path / "model"), tmp_path, *limits)
+    prompts = [[10 + (i * j) % 300 for j in range(25)] for i in range(1, 21)]
+    try:
+        with engine.synced(1):
+            found: dict[int, list[Completion]] = {}
+            for part in engine.generate(prompts, 3, Sampling(1.0, 1.0, 24), 1):
+                found |= part
+        assert [len(found[i]) for i in range(20)] == [3] * 20
+    finally:
+        engine.close()
+
+
 def processes(made: VLLMWorker) -> dict[str, int]:
     """Process ids of an engine's tree by their names."""
     assert made.engine is not None

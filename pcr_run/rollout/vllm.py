@@ -22,6 +22,10 @@ from pcr_run.seeds import derive
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+CPU = {"enable_chunked_prefill": False}
+"""A prompt that is computed in pieces and has a seed kills vLLM 0.32 on CPU: it turns the seed's generator back, which
+CPU generators cannot ('CPU Generator does not use offset')."""
+
 
 class VLLMWorker:
     """Samples from an engine that is brought up to date with ``model`` before each use.
@@ -222,6 +226,7 @@ def arguments(cfg: Config, model: PreTrainedModel) -> dict[str, Any]:
         "max_model_len": length,
         "trust_remote_code": cfg.model.trust_remote_code,
         "disable_log_stats": True,
+        **(CPU | {"max_num_batched_tokens": max(4096, length)} if model.device.type == "cpu" else {}),
         "worker_extension_cls": "pcr_run.rollout.extension.Weights",
         "enable_sleep_mode": model.device.type == "cuda" and rollout.gpus is None,
         **given,
