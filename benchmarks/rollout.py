@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 
 class Bare:
-    """vLLM as its documentation shows it: one call with all prompts."""
+    """vLLM as its documentation shows it: one call with all prompts. The keeper ends its processes."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         ours, theirs = socketpair()
@@ -60,7 +60,11 @@ class Bare:
         script.write_text(BARE)
         with (script.parent / "log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(script), str(theirs.fileno())],
+                [
+                    *(sys.executable, "-m", "pcr_run.rollout.keeper", str(theirs.fileno()), str(script.parent), "--"),
+                    *(sys.executable, str(script), str(theirs.fileno())),
+                ],
+                stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 stdout=log,
                 stderr=log,
@@ -133,7 +137,9 @@ def main() -> None:
         low, middle, high = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
         print(f"{what:18} {middle:8.1f} ms ({low:.1f} to {high:.1f})")
     ours.close()
-    bare.process.kill()
+    assert bare.process.stdin is not None
+    bare.process.stdin.close()
+    bare.process.wait()
 
 
 if __name__ == "__main__":
