@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MODULES = ("mlp", "attention", "all")
 GRANULARITIES = ("layer", "tensor", "global")
 DTYPES = ("float32", "bfloat16")
-VERIFIERS = ("math", "sandbox")
+VERIFIERS = reward.VERIFIERS
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "resume": ("auto", "never"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel
 
 from pcr_run.errors import RunError
-from pcr_run.policy import logprobs, split
+from pcr_run.policy import Policy, logprobs
 
 TOKENS = 32
 """Length of the prompt: enough to pass through every layer, short enough to cost a small part of a step."""
@@ -17,12 +16,12 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.25, "float16": 0.05}
 """Largest difference of a log-prob that is rounding, by the engine's dtype, nats."""
 
 
-def expected(model: PreTrainedModel, ids: Sequence[int]) -> list[float]:
+def expected(policy: Policy, ids: Sequence[int], device: torch.device) -> list[float]:
     """The learner's log-probs of ``ids`` [T] from the second one on [T - 1]."""
-    row = torch.tensor([list(ids)], device=model.device)
+    row = torch.tensor([list(ids)], device=device)
     mask = torch.ones_like(row, dtype=torch.bool)
     mask[:, 0] = False
-    return logprobs(split(model), row, mask, temperature=1.0).tolist()
+    return logprobs(policy, row, mask, temperature=1.0).tolist()
 
 
 def compare(engine: Sequence[float], learner: Sequence[float], tolerance: float, step: int) -> float:

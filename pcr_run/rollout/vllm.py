@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from pcr_run.config import Config, RolloutConfig
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
+from pcr_run.policy import split
 from pcr_run.rollout import canary
 from pcr_run.rollout.engine import Engine, EngineDeadError, EngineError, shared_directory
 from pcr_run.rollout.transfer import Files, Native, Transfer
@@ -44,6 +45,7 @@ class VLLMWorker:
         status: Callable[[str], None],
     ) -> None:
         self.cfg, self.model, self.eos, self.status = cfg, model, list(eos), status
+        self.policy = split(model)
         self.log = directory / "engine.log"
         self.probe = list(probe[: canary.TOKENS])
         self.arguments = arguments(cfg, model)
@@ -173,7 +175,8 @@ class VLLMWorker:
 
     def _check(self) -> float:
         assert self.engine is not None
-        engine, learner = self.engine.ask("logprobs", self.probe), canary.expected(self.model, self.probe)
+        engine = self.engine.ask("logprobs", self.probe)
+        learner = canary.expected(self.policy, self.probe, self.model.device)
         difference = canary.compare(engine, learner, self.tolerance, self.step)
         self.proved = True
         return difference
@@ -203,19 +206,20 @@ def arguments(cfg: Config, model: PreTrainedModel) -> dict[str, Any]:
     """Arguments of vLLM's ``LLM``: ours, then those of ``rollout.engine``. ConfigError for lengths that do not fit."""
     rollout = cfg.rollout
     responses = max(rollout.max_new_tokens, cfg.evaluation.max_new_tokens or 0)
-    length = max(rollout.max_prompt_tokens + responses, canary.TOKENS + 1)
+    needed = max(rollout.max_prompt_tokens + responses, canary.TOKENS + 1)
     given = {key: value for key, value in rollout.engine.items() if value is not None}
-    if given.get("max_model_len", length) < length:
+    length = given.get("max_model_len", needed)
+    if length < needed:
         raise ConfigError(
             "rollout.engine.max_model_len",
-            f"{given['max_model_len']} is below {length}, the longest prompt with the longest response; raise it",
+            f"{length} is below {needed}, the longest prompt with the longest response; raise it",
         )
     text = model.config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None)
-    if longest is not None and given.get("max_model_len", length) > longest:
+    if longest is not None and length > longest:
         raise ConfigError(
             "rollout.max_new_tokens",
-            f"prompt and response may have {given.get('max_model_len', length)} tokens, the model takes {longest}",
+            f"prompt and response may have {length} tokens, the model takes {longest}",
         )
     merged = {
         "skip_tokenizer_init": True,
@@ -232,7 +236,7 @@ def arguments(cfg: Config, model: PreTrainedModel) -> dict[str, Any]:
         **given,
     }
     if model.device.type == "cpu" and "kv_cache_memory_bytes" not in given:
-        merged["kv_cache_memory_bytes"] = cpu_cache(cfg, text, merged["max_model_len"])
+        merged["kv_cache_memory_bytes"] = cpu_cache(cfg, text, length)
     return merged
 
 
