@@ -72,20 +72,23 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random(Qwen2ForSequenceClassification, tmp_path_factory.mktemp("models") / "scorer", num_labels=1)
 
 
-def save_random(kind: type, directory: Path, **more: int) -> Path:
+def save_random(kind: type, directory: Path, **more: int | float | bool) -> Path:
+    """A model with random weights; ``more`` goes before the defaults of its shape."""
     tokenizer = make_tokenizer()
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    }
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        **more,
+        **(shape | more),
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

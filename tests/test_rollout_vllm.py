@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import save_random
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from pcr_run import compose
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.model.tiny import make_tokenizer
 from pcr_run.policy import logprobs, split
 from pcr_run.rollout import canary
 from pcr_run.rollout.keeper import descendants, shared_memory
@@ -38,26 +38,16 @@ EAGER = "rollout.engine.enforce_eager=true"  # starts sooner; the kernels are th
 
 def tiny(directory: Path, tied: bool = True, heads: int = 2) -> Path:
     """A model with random weights large enough that its log-probs say something."""
-    tokenizer = make_tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
+    return save_random(
+        Qwen2ForCausalLM,
+        directory,
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=2,
         num_attention_heads=heads,
         num_key_value_heads=1,
-        max_position_embeddings=512,
         tie_word_embeddings=tied,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
         initializer_range=0.2,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen2ForCausalLM(config).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
 
 
 def config(*overrides: str) -> Any:
