@@ -6,6 +6,9 @@
 Arguments are overrides of the configuration. The three sample the same prompts in turn, `--rounds` times after one that
 does not count, all from the same weights; medians and ranges are printed, and ratios are of medians. The bare `LLM`
 runs in a process tree of its own as well. Responses have random lengths, so tokens are counted, not assumed.
+
+At the end a second engine is started as the first one was and samples the same batches with the same seeds: the share
+of responses that are not the same tokens is what `seed` leaves open with `rollout=vllm`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from socket import socketpair
@@ -27,7 +30,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 
 from pcr_run import compose, model, task
-from pcr_run.data import Sampling
+from pcr_run.data import Completion, Sampling
 from pcr_run.rollout import end_ids
 from pcr_run.rollout.hf import HFWorker
 from pcr_run.rollout.vllm import VLLMWorker
@@ -104,9 +107,14 @@ def main() -> None:
     policy.save_pretrained(directory / "model")
     bare = Bare({**ours.arguments, "model": str(directory / "model")})
 
+    def responses(worker: HFWorker | VLLMWorker, seed: int) -> list[Sequence[int]]:
+        groups: dict[int, list[Completion]] = {}
+        for part in worker.generate(prompts, G, sampling, seed):
+            groups |= part
+        return [one.token_ids for index in range(len(prompts)) for one in groups[index]]
+
     def tokens(worker: HFWorker | VLLMWorker, seed: int) -> int:
-        parts = worker.generate(prompts, G, sampling, seed)
-        return sum(len(one.token_ids) for part in parts for group in part.values() for one in group)
+        return sum(map(len, responses(worker, seed)))
 
     kinds: dict[str, Callable[[int], int]] = {
         "rollout=vllm": lambda seed: tokens(ours, seed),
@@ -136,10 +144,16 @@ def main() -> None:
     for what, seconds in {"sync with canary": syncs[1:], "canary": canaries[1:]}.items():
         low, middle, high = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
         print(f"{what:18} {middle:8.1f} ms ({low:.1f} to {high:.1f})")
-    ours.close()
     assert bare.process.stdin is not None
     bare.process.stdin.close()
     bare.process.wait()
+    first = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
+    ours.close()
+    ours = VLLMWorker(cfg, policy, eos, prompts[0], directory, lambda _: None)
+    again = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
+    ours.close()
+    differ = sum(a != b for a, b in zip(first, again, strict=True))
+    print(f"same seed, another engine: {differ} of {len(first)} responses differ ({differ / len(first):.2%})")
 
 
 if __name__ == "__main__":

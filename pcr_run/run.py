@@ -77,6 +77,8 @@ class Parts:
     ) -> None:
         status("loading the task")
         main = task.make(cfg.task, cfg.seed)
+        if not main.train:
+            raise ConfigError("task", f"{cfg.task.name} is only measured; choose a task with training questions")
         others = [task.make(other, cfg.seed) for name, other in cfg.evaluation.tasks.items() if name != cfg.task.name]
         reward.check_references([*main.train, *main.test])
         for other in others:
@@ -237,8 +239,6 @@ def encode(tokenizer: Any, item: Item) -> list[int]:
 
 def training_questions(cfg: Config, tokenizer: Any, items: Sequence[Item]) -> list[Question]:
     """Encoded questions; those with too long a prompt are left out and counted."""
-    if not items:
-        raise ConfigError("task", f"{cfg.task.name} is only measured; choose a task with training questions")
     limit = cfg.rollout.max_prompt_tokens
     questions = [Question(item, encode(tokenizer, item)) for item in items]
     kept = [question for question in questions if len(question.prompt) <= limit]

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pcr_run.config import Config, TaskConfig
 from pcr_run.errors import ConfigError
-from pcr_run.run import training_questions
+from pcr_run.run import Parts
 
 STEPS = 4
 COMMAND = [
@@ -109,10 +111,18 @@ def test_a_run_directory_is_complete_by_itself(whole: Path) -> None:
     assert environment["versions"]["torch"].startswith("2.13")
 
 
-def test_a_task_without_training_questions_is_only_measured() -> None:
-    cfg = Config(task=TaskConfig(name="aime24"))
-    with pytest.raises(ConfigError, match=r"^task: aime24 is only measured; choose a task with training questions$"):
-        training_questions(cfg, None, [])
+def test_a_task_without_training_questions_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"problem": "1 + 1 =", "answer": 2}\n')
+    data = {"source": "hub", "train": None, "test": {"path": str(questions)}}
+    cfg = Config(task=TaskConfig(name="aime24", verifier="math", data=data))
+    said: list[str] = []
+    with (
+        pytest.raises(ConfigError, match=r"^task: aime24 is only measured; choose a task with training questions$"),
+        ExitStack() as stack,
+    ):
+        Parts(cfg, torch.device("cpu"), tmp_path, stack, said.append)
+    assert said == ["loading the task"]
 
 
 def test_what_was_trained_loads_in_transformers_and_differs_from_the_base(whole: Path, untrained: Path) -> None:
