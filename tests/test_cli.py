@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import signal
 import sys
 from pathlib import Path
@@ -142,10 +141,8 @@ def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_i
     assert third.returncode == 0
 
 
-def test_help_is_fast_and_says_what_can_be_chosen(shell):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+def test_help_says_what_can_be_chosen(shell):
     out, err = shell("--help", program=(str(Path(sys.executable).with_name("pcr-run")),)).communicate()
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3  # of CPU time: the machine may be busy
     assert err == ""
     for part in ("resolver: fixed, none, pcgrad, pcr", "Exit codes", "pcr-run -m ", "--config-dir", "dry_run=true"):
         assert part in out
@@ -177,7 +174,8 @@ def test_tab_completes_groups_options_and_keys(command, monkeypatch, typed, comp
 def test_nothing_heavy_is_imported_for_help_bad_input_or_a_dry_run(shell):
     code = "import atexit, sys; atexit.register(lambda: sys.stderr.write(' '.join(sys.modules)));"
     code += "from pcr_run.cli import main; sys.exit(main())"
-    for arguments, ends in (("--cfg job", 0), ("dry_run=true", 0), ("-m dry_run=true seed=0,1", 0), ("steps=-1", 2)):
+    commands = {"--help": 0, "--cfg job": 0, "dry_run=true": 0, "-m dry_run=true seed=0,1": 0, "steps=-1": 2}
+    for arguments, ends in commands.items():
         process = shell(*arguments.split(), program=("-c", code))
         _, err = process.communicate()
         loaded = {name.partition(".")[0] for name in err.split()}
