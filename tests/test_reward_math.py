@@ -106,9 +106,11 @@ def test_numbers_of_the_question_earn_nothing_unless_they_are_the_answer(reward)
     assert [score.verdict for score in scores] == ["wrong", "correct", "correct"]
 
 
-def test_plain_numbers_start_no_process():
+def test_plain_numbers_start_no_process_and_cost_microseconds():
     made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
+    start = time.monotonic()
     scores = made(items(*["42"] * 1000), [rf"\boxed{{{number}}}" for number in range(1000)])
+    assert time.monotonic() - start < 0.5
     assert sum(score.value for score in scores) == 1
     assert not made._pool._idle
     made.close()
