@@ -2,14 +2,15 @@
 
     python benchmarks/resolver_overhead.py [--sizes tiny,smollm2] [--repeats 7] [--threads N] [--json FILE]
                                            [--only time|memory] [--memory-repeats 3] [--microbatch ROWS]
+                                           [--device cuda] [--autocast]
 
 Time: one learner of each resolver in one process, a step of each in turn, the ratio to the step of `none` in the same
 round; median and range over rounds. At most 1.9 for `pcr`.
 
 Memory: a fresh process for each resolver and repeat. What its resident size grew by from before the model was made
 (libraries loaded) to the peak of the second step (AdamW's moments made), so that hundreds of MB of libraries do not
-hide the difference; median and range over processes. At most 1.1 times that of `none` plus three copies of the MLP
-gradients. The exit code is 1 where a bound does not hold.
+hide the difference; on a GPU, the peak of what was allocated there. Median and range over processes. At most 1.1 times
+that of `none` plus three copies of the MLP gradients. The exit code is 1 where a bound does not hold.
 """
 
 from __future__ import annotations
@@ -89,15 +90,45 @@ SIZES = {
         response=64,
         microbatch=4,
     ),
+    # The shape of Qwen2-0.5B, for a GPU: two learners fit into 80 GB.
+    "qwen2_0p5b": Size(
+        lambda: Qwen2Config(
+            vocab_size=151936,
+            hidden_size=896,
+            intermediate_size=4864,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+        ),
+        prompts=4,
+        group=8,
+        prompt=128,
+        response=512,
+        microbatch=8,
+    ),
 }
 
 
-def build(size: Size, resolver: str) -> tuple[nn.Module, Learner]:
+@dataclass(frozen=True)
+class Place:
+    """Where and how the learner computes."""
+
+    device: str = "cpu"
+    autocast: bool = False
+
+    def wait(self) -> None:
+        """Until all that was asked of a GPU is done."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+
+def build(size: Size, resolver: str, place: Place) -> tuple[nn.Module, Learner]:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(size.config(), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(size.config(), dtype=torch.float32).to(place.device)
     learner = Learner(
         model,
-        LearnerConfig(microbatch=size.microbatch),
+        LearnerConfig(microbatch=size.microbatch, autocast=place.autocast),
         RESOLVERS[resolver],
         MeasureConfig(),
         steps=1000,
@@ -106,39 +137,47 @@ def build(size: Size, resolver: str) -> tuple[nn.Module, Learner]:
     return model, learner
 
 
-def batch(size: Size, vocabulary: int) -> Batch:
+def batch(size: Size, vocabulary: int, device: str) -> Batch:
     rows, tokens = size.prompts * size.group, size.prompt + size.response
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(vocabulary, (rows, tokens), generator=generator)
     mask = torch.zeros(rows, tokens, dtype=torch.bool)
     mask[:, size.prompt :] = True
     advantages = torch.randn(rows, generator=generator)
-    return Batch(ids, mask, torch.zeros(rows, tokens), advantages, torch.ones(rows), size.group)
+    tensors = (ids, mask, torch.zeros(rows, tokens), advantages, torch.ones(rows))
+    return Batch(*(tensor.to(device) for tensor in tensors), size.group)
 
 
-def time_steps(size: Size, resolvers: list[str], repeats: int) -> dict[str, list[float]]:
+def time_steps(size: Size, resolvers: list[str], repeats: int, place: Place) -> dict[str, list[float]]:
     """Seconds of each step, one learner after the other in each round; the first round is not counted."""
-    learners = {name: build(size, name) for name in resolvers}
+    learners = {name: build(size, name, place) for name in resolvers}
     vocabulary = next(iter(learners.values()))[0].config.vocab_size
-    data = batch(size, vocabulary)
+    data = batch(size, vocabulary, place.device)
     seconds: dict[str, list[float]] = {name: [] for name in resolvers}
     for step in range(repeats + 1):
         for name, (_, learner) in learners.items():
+            place.wait()
             start = time.perf_counter()
             learner.update(data, step + 1)
+            place.wait()
             if step:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
-def peak_memory(size: Size, resolver: str) -> int:
+def peak_memory(size: Size, resolver: str, place: Place) -> int:
     """Bytes by which this process grew from before its model was made to the peak of its second step."""
     from_config(RESOLVERS[resolver])  # loads what the resolver imports
     before = resident("VmRSS")
-    model, learner = build(size, resolver)
-    learner.update(batch(size, model.config.vocab_size), 1)
+    model, learner = build(size, resolver, place)
+    data = batch(size, model.config.vocab_size, place.device)
+    learner.update(data, 1)
+    if place.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        learner.update(data, 2)
+        return torch.cuda.max_memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    learner.update(batch(size, model.config.vocab_size), 2)
+    learner.update(data, 2)
     return resident("VmHWM") - before
 
 
@@ -183,12 +222,12 @@ class Figure:
         return f"{self.size:8} {self.resolver:12} {self.kind:7} {middle:>11} ({low} to {high}){bound}"
 
 
-def time_figures(name: str, repeats: int) -> Iterator[Figure]:
+def time_figures(name: str, repeats: int, place: Place) -> Iterator[Figure]:
     """Ratios to the step of `none` in the same round."""
     # A large model's learners do not fit into memory together: each against a `none` of its own.
     others = [other for other in RESOLVERS if other != "none"]
     for group in [others] if name == "tiny" else [[other] for other in others]:
-        seconds = time_steps(SIZES[name], ["none", *group], repeats)
+        seconds = time_steps(SIZES[name], ["none", *group], repeats, place)
         print(f"{name:8} none         time    {statistics.median(seconds['none']):9.3f} s")
         for resolver in group:
             ratios = [s / n for s, n in zip(seconds[resolver], seconds["none"], strict=True)]
@@ -217,6 +256,8 @@ def main() -> int:
     parser.add_argument("--memory-repeats", type=int, default=3, help="processes of each resolver")
     parser.add_argument("--microbatch", type=int, help="rows; below a group's size a rule needs two copies more")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--json")
     parser.add_argument("--peak", nargs=2, metavar=("SIZE", "RESOLVER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -225,13 +266,18 @@ def main() -> int:
     if args.microbatch:
         for name, size in SIZES.items():
             SIZES[name] = replace(size, microbatch=args.microbatch)
+    place = Place(args.device, args.autocast)
     if args.peak:
-        print(peak_memory(SIZES[args.peak[0]], args.peak[1]))
+        print(peak_memory(SIZES[args.peak[0]], args.peak[1], place))
         return 0
     figures = []
-    options = [f"--{key}={value}" for key in ("threads", "microbatch") if (value := getattr(args, key))]
+    options = [f"--{key}={value}" for key in ("threads", "microbatch", "device") if (value := getattr(args, key))]
+    options += ["--autocast"] * args.autocast
     for name in args.sizes.split(","):
-        parts = {"time": time_figures(name, args.repeats), "memory": memory_figures(name, args.memory_repeats, options)}
+        parts = {
+            "time": time_figures(name, args.repeats, place),
+            "memory": memory_figures(name, args.memory_repeats, options),
+        }
         for kind, measured in parts.items():
             if args.only in (None, kind):
                 for figure in measured:

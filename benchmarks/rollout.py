@@ -2,6 +2,7 @@
 
     python benchmarks/rollout.py                          the embedded model
     python benchmarks/rollout.py scale=smollm2 --rounds 3
+    python benchmarks/rollout.py rollout.engine.gpu_memory_utilization=0.3      two engines on one GPU
 
 Arguments are overrides of the configuration. The three sample the same prompts in turn, `--rounds` times after one that
 does not count, all from the same weights; medians and ranges are printed, and ratios are of medians. The bare `LLM`
@@ -34,7 +35,7 @@ from pcr_run.data import Completion, Sampling
 from pcr_run.rollout import end_ids
 from pcr_run.rollout.hf import HFWorker
 from pcr_run.rollout.vllm import VLLMWorker
-from pcr_run.run import encode
+from pcr_run.run import encode, pick_device
 from pcr_run.seeds import derive
 
 BARE = """
@@ -93,7 +94,7 @@ def main() -> None:
     with initialize_config_module("pcr_run.conf", version_base="1.3"):
         cfg = compose.to_config(hydra_compose("config", ["rollout=vllm", *overrides]))
     transformers.utils.logging.disable_progress_bar()
-    policy, tokenizer = model.load(cfg.model)
+    policy, tokenizer = model.load(cfg.model, str(pick_device(cfg)))
     questions = task.make(cfg.task, cfg.seed).train[: cfg.rollout.prompts]
     prompts = [encode(tokenizer, question) for question in questions]
     eos, G = end_ids(policy, tokenizer), cfg.rollout.group
@@ -127,13 +128,13 @@ def main() -> None:
         start = time.perf_counter()
         with ours.synced(turn):
             syncs.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        ours._check()
-        canaries.append(time.perf_counter() - start)
-        for name, sample in kinds.items():
             start = time.perf_counter()
-            count = sample(turn)
-            rates[name].append(count / (time.perf_counter() - start))
+            ours._check()
+            canaries.append(time.perf_counter() - start)
+            for name, sample in kinds.items():
+                start = time.perf_counter()
+                count = sample(turn)
+                rates[name].append(count / (time.perf_counter() - start))
     for name, values in rates.items():
         kept = values[1:]
         ratio = statistics.median(rates["rollout=vllm"][1:]) / statistics.median(kept)
@@ -147,10 +148,12 @@ def main() -> None:
     assert bare.process.stdin is not None
     bare.process.stdin.close()
     bare.process.wait()
-    first = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
+    with ours.synced(0):
+        first = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
     ours.close()
     ours = VLLMWorker(cfg, policy, eos, prompts[0], directory, lambda _: None)
-    again = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
+    with ours.synced(0):
+        again = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
     ours.close()
     differ = sum(a != b for a, b in zip(first, again, strict=True))
     print(f"same seed, another engine: {differ} of {len(first)} responses differ ({differ / len(first):.2%})")

@@ -1,4 +1,7 @@
-"""Two gradients, their Gramian and variances against one float64 backward per response and objective."""
+"""Two gradients, their Gramian and variances against one float64 backward per response and objective.
+
+On the GPU where there is one, as on the CPU.
+"""
 
 import itertools
 import textwrap
@@ -18,6 +21,7 @@ from pcr_run.taps import row_squares, token_gram, weight_gradient
 pytestmark = pytest.mark.usefixtures("float64_throughout")
 P, G, T, BETA = 2, 3, 7, 0.3
 N = P * G
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -27,7 +31,7 @@ def small(config_class: type, **more: object) -> nn.Module:
     model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
     if config_class is hf.MixtralConfig:
         model.set_experts_implementation("eager")  # grouped matrix products know no float64
-    return model
+    return model.to(DEVICE)
 
 
 ARCHITECTURES = {
@@ -58,7 +62,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     ids = torch.randint(23, (N, T), generator=generator)
     pla, sta = torch.randn(2, N, T - 1, generator=generator, dtype=torch.float64) / N
     pla[-1] = 0
-    return ids, pla, sta
+    return ids.to(DEVICE), pla.to(DEVICE), sta.to(DEVICE)
 
 
 def losses(

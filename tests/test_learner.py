@@ -1,4 +1,4 @@
-"""The learner's gradient against autograd of the written objective, in float64."""
+"""The learner's gradient against autograd of the written objective, in float64; on the GPU where there is one."""
 
 import copy
 import dataclasses
@@ -16,6 +16,7 @@ from pcr_run.learner import Batch, Learner, schedule
 from pcr_run.policy import split
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 P, G, T, V, TEMPERATURE, BETA = 2, 3, 8, 23, 0.7, 0.5
 N = P * G
 
@@ -24,7 +25,7 @@ def llama(**more: object) -> nn.Module:
     config = hf.LlamaConfig(
         vocab_size=V, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, **more
     )
-    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).to(DEVICE)
 
 
 def gemma2() -> nn.Module:
@@ -38,12 +39,12 @@ def gemma2() -> nn.Module:
         head_dim=8,
         final_logit_softcapping=2.0,
     )
-    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).to(DEVICE)
 
 
 def gpt2() -> nn.Module:
     config = hf.GPT2Config(vocab_size=V, n_embd=16, n_layer=2, n_head=2, n_positions=32)  # dropout 0.1
-    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).to(DEVICE)
 
 
 def make(
@@ -72,7 +73,8 @@ def batch() -> Batch:
         mask[i, 2 + i % 2 : 5 + i % 4] = True
     advantages = torch.randn(N, generator=generator)
     advantages[:G] -= advantages[:G].mean()
-    return Batch(ids, mask, torch.zeros(N, T), advantages, torch.ones(N), G)
+    tensors = (ids, mask, torch.zeros(N, T), advantages, torch.ones(N))
+    return Batch(*(tensor.to(DEVICE) for tensor in tensors), G)
 
 
 def drift(model: nn.Module, scale: float = 0.05) -> None:
@@ -80,7 +82,8 @@ def drift(model: nn.Module, scale: float = 0.05) -> None:
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=scale)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(noise.to(parameter.device), alpha=scale)
 
 
 def written(
@@ -204,7 +207,7 @@ def test_samples_of_the_engine_are_weighted_by_truncated_importance(level: str, 
         logps = (clone(input_ids=data.ids, use_cache=False).logits[:, :-1] / TEMPERATURE).log_softmax(-1)
     logps = logps.gather(-1, data.ids[:, 1:, None])[..., 0]
     off = 0.3 * torch.randn(logps.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    drawn = torch.zeros(N, T, dtype=torch.float64)
+    off, drawn = off.to(DEVICE), torch.zeros(N, T, dtype=torch.float64, device=DEVICE)
     drawn[:, 1:] = logps - off
     counts = data.mask[:, 1:].double()
     exponent = off * counts if level == "token" else (off * counts).sum(1, keepdim=True).expand_as(off)

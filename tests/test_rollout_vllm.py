@@ -1,4 +1,4 @@
-"""The real engine on the CPU: its log-probs, its weights after a sync, its death and what it leaves behind."""
+"""The real engine, on the GPU where there is one: its log-probs, weights after a sync, death and what it leaves."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ pytestmark = pytest.mark.vllm
 PROMPTS = [[20, 30, 40, 50], [21, 31, 41], [60, 61, 62, 63, 64, 65], [9]]
 PROBE = list(range(10, 42))
 EAGER = "rollout.engine.enforce_eager=true"  # starts sooner; the kernels are the same
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SHARE = ["rollout.engine.gpu_memory_utilization=0.2"] if DEVICE.type == "cuda" else []  # several engines at a time
 
 
 def tiny(directory: Path, tied: bool = True, heads: int = 2) -> Path:
@@ -53,12 +55,12 @@ def tiny(directory: Path, tied: bool = True, heads: int = 2) -> Path:
 def config(*overrides: str) -> Any:
     compose.register()
     with initialize_config_module("pcr_run.conf", version_base="1.3"):
-        return compose.to_config(hydra_compose("config", ["rollout=vllm", EAGER, *overrides]))
+        return compose.to_config(hydra_compose("config", ["rollout=vllm", EAGER, *SHARE, *overrides]))
 
 
 def worker(path: Path, run: Path, *overrides: str, dtype: str = "float32") -> VLLMWorker:
     cfg = config(f"model.path={path}", f"model.dtype={dtype}", "rollout.max_new_tokens=24", *overrides)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval().to(DEVICE)
     eos = AutoTokenizer.from_pretrained(path).eos_token_id
     return VLLMWorker(cfg, model, [eos], PROBE, run, lambda _: None)
 
@@ -75,12 +77,11 @@ def mismatch(made: VLLMWorker, groups: list[list[Completion]], temperature: floa
     policy, worst = split(made.model), 0.0
     for prompt, group in zip(PROMPTS, groups, strict=True):
         for one in group:
-            ids = torch.tensor([[*prompt, *one.token_ids]])
+            ids = torch.tensor([[*prompt, *one.token_ids]], device=DEVICE)
             mask = torch.zeros_like(ids, dtype=torch.bool)
             mask[:, len(prompt) :] = True
-            worst = max(
-                worst, (logprobs(policy, ids, mask, temperature) - torch.tensor(one.logprobs)).abs().max().item()
-            )
+            learner = logprobs(policy, ids, mask, temperature).cpu()
+            worst = max(worst, (learner - torch.tensor(one.logprobs)).abs().max().item())
     return worst
 
 
@@ -90,7 +91,8 @@ def move(model: torch.nn.Module, only: str = "", scale: float = 0.05) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if only in name:
-                parameter.add_(scale * torch.randn(parameter.shape, generator=generator).to(parameter.dtype))
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(scale * noise.to(parameter.device, parameter.dtype))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_greedy_sampling_gives_one_answer_n_times(made: VLLMWorker) -> None:
     for prompt, group in zip(PROMPTS, groups, strict=True):
         assert group[0] == group[1] == group[2]
         with torch.no_grad():
-            best = made.model(torch.tensor([prompt])).logits[0, -1].argmax().item()
+            best = made.model(torch.tensor([prompt], device=DEVICE)).logits[0, -1].argmax().item()
         assert group[0].token_ids[0] == best
 
 
@@ -162,8 +164,9 @@ def test_after_a_sync_the_engine_samples_from_the_new_weights(which: str, reques
         assert metrics["mismatch/canary"] < 1e-4
 
 
-def test_bfloat16_weights_arrive(tmp_path: Path) -> None:
-    engine = worker(tiny(tmp_path / "model", tied=False), tmp_path, dtype="bfloat16")
+@pytest.mark.parametrize("transfer", ["auto", "files"] if DEVICE.type == "cuda" else ["auto"])
+def test_bfloat16_weights_arrive(tmp_path: Path, transfer: str) -> None:
+    engine = worker(tiny(tmp_path / "model", tied=False), tmp_path, f"rollout.transfer={transfer}", dtype="bfloat16")
     try:
         move(engine.model)
         with engine.synced(1) as metrics:
@@ -260,7 +263,8 @@ def test_a_dead_engine_is_started_again_and_the_rest_of_the_step_redone(tmp_path
     with engine.synced(2) as metrics:
         assert metrics["perf/engine_restarts"] == 1
         tree = processes(engine)
-        os.kill(next(pid for name, pid in tree.items() if "VLLM::Worker" in name), signal.SIGKILL)
+        last = "VLLM::Worker" if DEVICE.type == "cpu" else "VLLM::EngineCore"  # which does the work itself on one GPU
+        os.kill(next(pid for name, pid in tree.items() if last in name), signal.SIGKILL)
         start = time.monotonic()
         with pytest.raises(RunError, match=r"died 2 times .*restarts=1.*engine\.log"):
             sample(engine, 1)
@@ -286,6 +290,12 @@ def test_an_engine_that_does_not_start_leaves_a_reason_and_nothing_else(tmp_path
         worker(tiny(tmp_path / "model"), tmp_path, "+rollout.engine.kv_cache_memory_bytes=1000000000000000")
     with pytest.raises(RunError, match=r"did not start in 1 s \(rollout\.start_seconds\)"):
         worker(tiny(tmp_path / "model"), tmp_path, "rollout.start_seconds=1")
+    assert nothing_new(before)
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="attention on GPUs takes more sizes of heads")
+def test_an_engine_that_dies_of_its_first_prompt_is_not_started_again(tmp_path: Path) -> None:
+    before = orphaned()
     engine = worker(tiny(tmp_path / "odd", heads=4), tmp_path)
     with pytest.raises(
         RunError, match=r"died at its first prompt \(RuntimeError: Unsupported CPU attention.*head_dim=16"
@@ -301,7 +311,7 @@ def test_nothing_stays_behind_a_run_that_is_ended(tmp_path: Path, number: signal
     run = tmp_path / "run"
     command = [
         *(sys.executable, "-m", "pcr_run.cli", "rollout=vllm", EAGER, f"hydra.run.dir={run}", "steps=1000"),
-        *(f"model.path={tiny(tmp_path / 'model')}", "evaluation=none", "tracker.wandb.mode=disabled"),
+        *(f"model.path={tiny(tmp_path / 'model')}", "evaluation=none", "tracker.wandb.mode=disabled", *SHARE),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -311,7 +321,7 @@ def test_nothing_stays_behind_a_run_that_is_ended(tmp_path: Path, number: signal
             assert time.monotonic() < end
             time.sleep(0.1)
         tree = list(descendants(process.pid))
-        assert len(tree) >= 4  # keeper, server, core, worker
+        assert len(tree) >= 3  # keeper, server, core, and on the CPU a worker
         process.send_signal(number)
         code = process.wait(60)
     finally:
