@@ -30,11 +30,13 @@ from pcr_run.taps import (
     chunks,
     ghost_is_cheaper,
     linear_modules,
+    products_at_once,
     row_preserving,
     row_squares,
     tap,
     token_gram,
     weight_gradient,
+    weight_gradients,
 )
 
 
@@ -94,8 +96,7 @@ class Moments:
     """One objective's gradient of one parameter over the batch, and the squared norms that its variance needs."""
 
     def __init__(self, parameter: nn.Parameter, unit: Unit) -> None:
-        wide = torch.float32 if parameter.dtype in (torch.bfloat16, torch.float16) else parameter.dtype
-        self.total = torch.zeros_like(parameter, dtype=wide, requires_grad=False)
+        self.total = torch.zeros_like(parameter, dtype=wide(parameter.dtype), requires_grad=False)
         self.unit = unit
         self.parts, self.wholes = SquaredNorms(unit.part), SquaredNorms(unit.whole)
 
@@ -217,7 +218,7 @@ class TwoGradients:
             row_sum: Tensor | None = None
             if weight is not None:
                 if by_row and ghost is None:
-                    piece, row_sum = sum_of_rows(xs, bs, transposed)
+                    piece, row_sum = sum_of_rows(xs, bs, transposed, products_at_once(xs, bs))
                 else:
                     piece = weight_gradient(xs, bs, transposed)
                     if ghost is not None:
@@ -304,15 +305,22 @@ def tappable(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     return row_preserving(model, linear_modules(model, names), lambda ids: model(input_ids=ids, use_cache=False))
 
 
-def sum_of_rows(x: Tensor, b: Tensor, transposed: bool) -> tuple[Tensor, Tensor]:
-    """Gradient of a block of rows and the sum of its rows' squared norms, one row's product at a time."""
-    total = weight_gradient(x[:1], b[:1], transposed)
-    squares = square(total)
-    for row in range(1, len(x)):
-        piece = weight_gradient(x[row : row + 1], b[row : row + 1], transposed)
-        squares = squares + square(piece)
-        total.add_(piece)
+def sum_of_rows(x: Tensor, b: Tensor, transposed: bool, at_once: int) -> tuple[Tensor, Tensor]:
+    """Gradient of a block of rows and the sum of its rows' squared norms, from the products of ``at_once`` rows."""
+    total: Tensor | None = None
+    squares = torch.zeros((), dtype=torch.float64, device=x.device)
+    for rows in chunks(len(x), at_once):
+        products = weight_gradients(x[rows], b[rows], transposed)
+        squares = squares + square(products)
+        piece = products.sum(0, dtype=wide(products.dtype)) if len(products) > 1 else products[0]
+        total = piece.to(wide(piece.dtype)) if total is None else total.add_(piece)
+    assert total is not None
     return total, squares
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums of a dtype are kept in: float32 for the half-precision ones."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def square(x: Tensor) -> Tensor:

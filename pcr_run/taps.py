@@ -94,6 +94,11 @@ def weight_gradient(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
     return x.T @ b if transposed else b.T @ x
 
 
+def weight_gradients(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
+    """The same for each row by itself [rows, *weight]."""
+    return x.mT @ b if transposed else b.mT @ x
+
+
 def token_gram(x: Tensor) -> Tensor:
     """Inner products of each row's positions [rows, T, T]."""
     return x @ x.mT
@@ -112,6 +117,14 @@ def ghost_is_cheaper(x: Tensor, b: Tensor) -> bool:
     """Short rows: Grams of tokens cost less than writing and reading a weight-sized product per row."""
     tokens, fan_in, fan_out = x.shape[1], x.shape[2], b.shape[2]
     return tokens**2 * (fan_in + fan_out) < 40 * fan_in * fan_out  # 40: about ten operations per byte of traffic
+
+
+def products_at_once(x: Tensor, b: Tensor) -> int:
+    """Rows whose weight-sized products are formed together: on a CPU one, which stays in its cache.
+
+    On a GPU as many as have 2**25 entries (128 MiB in float32), since many small kernels cost most there.
+    """
+    return max(1, 2**25 // (x.shape[2] * b.shape[2])) if x.is_cuda else 1
 
 
 def chunks(rows: int, size: int) -> Iterable[slice]:

@@ -12,7 +12,7 @@ import transformers as hf
 from torch import nn
 
 from pcr_run import gradients
-from pcr_run.gradients import TwoGradients, grouped
+from pcr_run.gradients import TwoGradients, grouped, sum_of_rows
 from pcr_run.groups import select
 from pcr_run.policy import disable_dropout
 from pcr_run.resolver import make
@@ -259,6 +259,16 @@ def test_ghost_norms_equal_those_of_the_products() -> None:
     x, b = torch.randn(4, 5, 3, dtype=torch.float64), torch.randn(4, 5, 6, dtype=torch.float64)
     products = torch.stack([weight_gradient(x[i : i + 1], b[i : i + 1], False).square().sum() for i in range(4)])
     torch.testing.assert_close(row_squares(token_gram(x), b), products)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_products_formed_together_give_the_same_sums(transposed: bool) -> None:
+    x, b = (torch.randn(5, 4, n, dtype=torch.float64, device=DEVICE) for n in (3, 6))
+    total, squares = sum_of_rows(x, b, transposed, at_once=1)
+    torch.testing.assert_close(total, weight_gradient(x, b, transposed))
+    for at_once in (2, 5, 9):
+        again = sum_of_rows(x, b, transposed, at_once)
+        torch.testing.assert_close(again, (total, squares), rtol=1e-12, atol=1e-13)
 
 
 def test_long_rows_give_the_same_norms_as_short_ones() -> None:

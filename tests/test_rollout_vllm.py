@@ -35,7 +35,9 @@ PROMPTS = [[20, 30, 40, 50], [21, 31, 41], [60, 61, 62, 63, 64, 65], [9]]
 PROBE = list(range(10, 42))
 EAGER = "rollout.engine.enforce_eager=true"  # starts sooner; the kernels are the same
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHARE = ["rollout.engine.gpu_memory_utilization=0.2"] if DEVICE.type == "cuda" else []  # several engines at a time
+SHARE = (
+    ["++rollout.engine.kv_cache_memory_bytes=268435456"] if DEVICE.type == "cuda" else []
+)  # several engines at a time
 
 
 def tiny(directory: Path, tied: bool = True, heads: int = 2) -> Path:
@@ -172,9 +174,9 @@ def test_bfloat16_weights_arrive(tmp_path: Path, transfer: str) -> None:
         with engine.synced(1) as metrics:
             assert metrics["mismatch/canary"] < canary.TOLERANCE["bfloat16"]
             assert mismatch(engine, sample(engine, 1)) < canary.TOLERANCE["bfloat16"]
-        move(engine.model)
-        with pytest.raises(RunError, match="engine's weights are not the learner's"):
-            engine._check()
+            move(engine.model)
+            with pytest.raises(RunError, match="engine's weights are not the learner's"):
+                engine._check()
     finally:
         engine.close()
 
@@ -287,7 +289,7 @@ def test_what_the_engine_cannot_be_given_is_said_before_it_starts(tmp_path: Path
 def test_an_engine_that_does_not_start_leaves_a_reason_and_nothing_else(tmp_path: Path) -> None:
     before = orphaned()
     with pytest.raises(RunError, match=r"vLLM does not start \(.*engine\.log"):
-        worker(tiny(tmp_path / "model"), tmp_path, "+rollout.engine.kv_cache_memory_bytes=1000000000000000")
+        worker(tiny(tmp_path / "model"), tmp_path, "++rollout.engine.kv_cache_memory_bytes=1000000000000000")
     with pytest.raises(RunError, match=r"did not start in 1 s \(rollout\.start_seconds\)"):
         worker(tiny(tmp_path / "model"), tmp_path, "rollout.start_seconds=1")
     assert nothing_new(before)

@@ -112,6 +112,8 @@ class VLLMWorker:
             environment["CUDA_VISIBLE_DEVICES"] = self.cfg.rollout.gpus
         if self.cfg.threads is not None:
             environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(self.cfg.threads)}
+        if self.arguments["dtype"] == "float32":
+            environment["TRITON_F32_DEFAULT"] = "ieee"  # attention kernels on GPUs would round operands to TF32
         if self.backend == "ipc":
             environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # handles of GPU memory, from our own process
         arguments = {**self.arguments, "model": str(weights)}
