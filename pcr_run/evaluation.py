@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from pcr_run.config import RewardConfig
@@ -95,10 +96,23 @@ def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:
     """exp of the mean negative log-likelihood per token, the first token of each document not counted."""
     policy = split(model)
     total, tokens = 0.0, 0
-    for ids in documents:
-        row = ids[None].to(next(model.parameters()).device)
-        mask = torch.ones_like(row, dtype=torch.bool)
-        mask[:, 0] = False
-        values = logprobs(policy, row, mask, temperature=1.0)
+    for batch in alike(documents):
+        ids = pad_sequence(batch, batch_first=True).to(model.device)
+        lengths = torch.tensor([len(document) for document in batch], device=model.device)
+        place = torch.arange(ids.shape[1], device=model.device)
+        mask = (place > 0) & (place < lengths[:, None])
+        values = logprobs(policy, ids, mask, temperature=1.0)
         total, tokens = total - values.sum(dtype=torch.float64).item(), tokens + len(values)
     return math.exp(total / tokens)
+
+
+def alike(documents: Sequence[Tensor], tokens: int = 4096) -> Iterator[list[Tensor]]:
+    """Batches of documents of similar length, at most ``tokens`` with their padding (or a single one that has more)."""
+    batch: list[Tensor] = []
+    for document in sorted(documents, key=len):
+        if batch and (len(batch) + 1) * len(document) > tokens:
+            yield batch
+            batch = []
+        batch.append(document)
+    if batch:
+        yield batch

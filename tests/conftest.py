@@ -16,6 +16,11 @@ from pcr_run.model.tiny import make_tokenizer
 from pcr_run.reward import workers
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of whole runs come first: a worker that began them last would end long after the others."""
+    items.sort(key=lambda item: item.path.name not in ("test_run.py", "test_sweep.py"))
+
+
 class KeepDouble(TorchFunctionMode):
     """Refuses casts from float64 to float32."""
 

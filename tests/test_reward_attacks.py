@@ -218,7 +218,7 @@ def shared_files() -> set[Path]:
 @pytest.fixture(scope="module", params=LEVELS)
 def sandbox(request):
     os.environ["HF_TOKEN"] = os.environ["WANDB_API_KEY"] = "pcr-run-secret"
-    limits = SandboxConfig(isolation=request.param, seconds=0.5, wall_seconds=3.0, memory_mb=256)
+    limits = SandboxConfig(isolation=request.param, seconds=1.0, wall_seconds=5.0, memory_mb=256)
     made = make(RewardConfig(name="verifier", verifier="sandbox", workers=4, max_failed=1), limits)
     yield made
     made.close()

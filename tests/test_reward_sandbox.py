@@ -188,7 +188,7 @@ def test_threads_are_an_option_and_processes_are_none(level):
     spin = "import threading\ndef loop():\n    while True: pass\ndef f():\n    for _ in range(3): threading.Thread(target=loop).start()\n    loop()"
     item = Item("1", (), CodeTests("f", ("assert f() == [1, 2]",)))
     for threads, verdicts in ((True, ["correct", "timeout"]), (False, ["wrong", "wrong"])):
-        limits = SandboxConfig(isolation=level, seconds=0.5, wall_seconds=5.0, threads=threads)
+        limits = SandboxConfig(isolation=level, seconds=1.0, wall_seconds=8.0, threads=threads)
         made = make(RewardConfig(name="verifier", verifier="sandbox", workers=1), limits)
         assert [score.verdict for score in made([item] * 2, [program, spin])] == verdicts
         made.close()
