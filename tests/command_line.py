@@ -60,6 +60,9 @@ def command(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Ended(code, *capfd.readouterr())
 
     yield call
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(f"{work}/"):
+            del sys.modules[name]  # a user's file: another test may have one of that name
     for number, handler in handlers.items():
         signal.signal(number, handler)
     logging.getLogger("pcr_run").handlers = terminal
