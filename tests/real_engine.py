@@ -20,9 +20,8 @@ PROMPTS = [[20, 30, 40, 50], [21, 31, 41], [60, 61, 62, 63, 64, 65], [9]]
 PROBE = list(range(10, 42))
 EAGER = "rollout.engine.enforce_eager=true"  # starts sooner; the kernels are the same
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-SHARE = (
-    ["++rollout.engine.kv_cache_memory_bytes=268435456"] if DEVICE.type == "cuda" else []
-)  # several engines at a time
+SHARE = ["++rollout.engine.kv_cache_memory_bytes=268435456"] if DEVICE.type == "cuda" else []
+"""A small part of the GPU's memory, for several engines at a time."""
 
 
 def tiny(directory: Path, tied: bool = True, heads: int = 2) -> Path:

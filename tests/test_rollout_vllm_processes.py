@@ -115,7 +115,8 @@ def test_nothing_stays_behind_a_run_that_is_ended(tmp_path: Path, number: signal
         *(sys.executable, "-m", "pcr_run.cli", "rollout=vllm", EAGER, f"hydra.run.dir={run}", "steps=1000"),
         *(f"model.path={tiny(tmp_path / 'model')}", "evaluation=none", "tracker.wandb.mode=disabled", *SHARE),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}  # bound to cores
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         end = time.monotonic() + 240
         while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") >= 2):

@@ -110,8 +110,9 @@ class VLLMWorker:
         environment = {}
         if self.cfg.rollout.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.cfg.rollout.gpus
-        if self.cfg.threads is not None:
-            environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(self.cfg.threads)}
+        threads = self.cfg.threads or os.environ.get("OMP_NUM_THREADS")
+        if threads:  # else vLLM binds its threads to cores, and every engine on a CPU to the same ones
+            environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
         if self.arguments["dtype"] == "float32":
             environment["TRITON_F32_DEFAULT"] = "ieee"  # attention kernels on GPUs would round operands to TF32
         if self.backend == "ipc":
