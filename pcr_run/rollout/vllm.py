@@ -167,6 +167,9 @@ class VLLMWorker:
     def _sync(self) -> float:
         """Wake what sleeps, send the weights, forget cached prompts, compare; the canary's difference in nats."""
         assert self.engine is not None
+        # Before the engine is asked for anything: its processes spin for a second after a request, and on a CPU a
+        # forward pass beside them takes many times as long.
+        learner = self._expected()
         if self.asleep:
             self.engine.ask("call", "wake_up", ["weights"])
         self.transfer.send()
@@ -174,13 +177,17 @@ class VLLMWorker:
         if self.asleep:
             self.engine.ask("call", "wake_up", ["kv_cache"])
             self.asleep = False
-        return self._check()
+        return self._compare(learner)
 
     def _check(self) -> float:
+        return self._compare(self._expected())
+
+    def _expected(self) -> list[float]:
+        return canary.expected(self.policy, self.probe, self.model.device)
+
+    def _compare(self, learner: Sequence[float]) -> float:
         assert self.engine is not None
-        engine = self.engine.ask("logprobs", self.probe)
-        learner = canary.expected(self.policy, self.probe, self.model.device)
-        difference = canary.compare(engine, learner, self.tolerance, self.step)
+        difference = canary.compare(self.engine.ask("logprobs", self.probe), learner, self.tolerance, self.step)
         self.proved = True
         return difference
 
