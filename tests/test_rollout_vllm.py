@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from real_engine import DEVICE, PROMPTS, config, mismatch, move, sample, tiny, w
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.rollout import canary
+from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.vllm import VLLMWorker
 
 pytest.importorskip("vllm")
@@ -75,6 +78,23 @@ def test_greedy_sampling_gives_one_answer_n_times(made: VLLMWorker) -> None:
         with torch.no_grad():
             best = made.model(torch.tensor([prompt], device=DEVICE)).logits[0, -1].argmax().item()
         assert group[0].token_ids[0] == best
+
+
+@pytest.mark.skipif(DEVICE.type != "cpu", reason="on a GPU there is no worker process beside the core")
+def test_a_worker_that_is_asked_nothing_leaves_the_cores_to_the_learner(made: VLLMWorker) -> None:
+    assert made.engine is not None
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(made.engine.keeper.pid)}
+    (pid,) = [pid for pid, command in commands.items() if "VLLM::Worker" in command]
+
+    def ticks() -> int:
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+
+    with made.synced(1):
+        sample(made, 1)
+        time.sleep(0.1)
+        before = ticks()
+        time.sleep(0.6)
+        assert ticks() - before < 0.2 * os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("which", ["made", "untied"])

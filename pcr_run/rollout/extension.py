@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+BUSY = 0.02
+"""Seconds after a request during which a worker on a CPU looks out for the next one without a pause; vLLM's own second
+takes a core from the learner's threads just when they begin. Between two tokens it waits a few milliseconds."""
+
 
 class Weights:
     """Mixed into vLLM's worker class."""
@@ -38,3 +42,15 @@ def repack_tied_heads(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, VocabParallelEmbedding) and hasattr(module, "cpu_linear"):
             module.quant_method.process_weights_after_loading(module)
+
+
+def rest_soon() -> None:
+    """Make ``BUSY`` the time for which this process's queues, which are made later, wait by spinning."""
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        SpinCondition.__init__.__defaults__ = (BUSY,)  # its only default; vLLM has no option for it
+
+
+rest_soon()  # a worker imports this file before it makes its queues
