@@ -166,7 +166,7 @@ def time_steps(size: Size, resolvers: list[str], repeats: int, place: Place) -> 
 
 
 def peak_memory(size: Size, resolver: str, place: Place) -> int:
-    """Bytes by which this process grew from before its model was made to the peak of its second step."""
+    """Bytes by which this process grew to the peak of its second step; on a GPU, what was allocated at that peak."""
     from_config(RESOLVERS[resolver])  # loads what the resolver imports
     before = resident("VmRSS")
     model, learner = build(size, resolver, place)

@@ -90,12 +90,11 @@ def tap(module: nn.Module, anchor: Tensor, sink: Sink) -> torch.utils.hooks.Remo
 
 def weight_gradient(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
     """B^T X summed over rows and positions, in the weight's layout ([out, in]; [in, out] when ``transposed``)."""
-    x, b = x.flatten(0, 1), b.flatten(0, 1)
-    return x.T @ b if transposed else b.T @ x
+    return weight_gradients(x.flatten(0, 1), b.flatten(0, 1), transposed)
 
 
 def weight_gradients(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
-    """The same for each row by itself [rows, *weight]."""
+    """B^T X of each row by itself [rows, *weight]."""
     return x.mT @ b if transposed else b.mT @ x
 
 

@@ -15,6 +15,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForSequenceClassifi
 from pcr_run.model.tiny import make_tokenizer
 from pcr_run.reward import workers
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where tests compute that can do so on either."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of whole runs come first: a worker that began them last would end long after the others."""

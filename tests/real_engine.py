@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import save_random
+from conftest import DEVICE, save_random
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 from pcr_run import compose
 from pcr_run.data import Completion, Sampling
 from pcr_run.policy import logprobs, split
+from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.vllm import VLLMWorker
 
 PROMPTS = [[20, 30, 40, 50], [21, 31, 41], [60, 61, 62, 63, 64, 65], [9]]
 PROBE = list(range(10, 42))
 EAGER = "rollout.engine.enforce_eager=true"  # starts sooner; the kernels are the same
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHARE = ["++rollout.engine.kv_cache_memory_bytes=268435456"] if DEVICE.type == "cuda" else []
 """A small part of the GPU's memory, for several engines at a time."""
 
@@ -79,3 +79,10 @@ def move(model: torch.nn.Module, only: str = "", scale: float = 0.05) -> None:
             if only in name:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.add_(scale * noise.to(parameter.device, parameter.dtype))
+
+
+def processes(made: VLLMWorker) -> dict[str, int]:
+    """Process ids of an engine's tree by their names."""
+    assert made.engine is not None
+    pids = [made.engine.keeper.pid, *descendants(made.engine.keeper.pid)]
+    return {Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "): pid for pid in pids}

@@ -118,12 +118,12 @@ def test_a_signal_ends_a_run_resumable(shell, work, wait_for, number, code):
     process = shell(pcr="slow")
     wait_for(lambda: list(work.glob("outputs/*/metrics.jsonl")))
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=20)
     assert process.returncode == code
     assert err == "pcr-run: interrupted; the same command goes on from the newest checkpoint\n"
     assert json.loads((only(work, "outputs/*") / "result.json").read_text())["status"] == "interrupted"
     again = shell()
-    again.communicate(timeout=60)
+    again.communicate(timeout=20)
     assert again.returncode == 0
 
 
@@ -131,13 +131,13 @@ def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_i
     first = shell(pcr="slow")
     wait_for(lambda: list(work.glob("outputs/*/metrics.jsonl")))
     second = shell()
-    _, err = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=20)
     assert second.returncode == 2
     assert "another process is running in" in err
     first.kill()
     first.communicate()
     third = shell()
-    third.communicate(timeout=60)
+    third.communicate(timeout=20)
     assert third.returncode == 0
 
 

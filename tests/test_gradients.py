@@ -9,6 +9,7 @@ import textwrap
 import pytest
 import torch
 import transformers as hf
+from conftest import DEVICE
 from torch import nn
 
 from pcr_run import gradients
@@ -21,7 +22,6 @@ from pcr_run.taps import row_squares, token_gram, weight_gradient
 pytestmark = pytest.mark.usefixtures("float64_throughout")
 P, G, T, BETA = 2, 3, 7, 0.3
 N = P * G
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import transformers as hf
+from conftest import DEVICE
 from torch import nn
 
 from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
@@ -16,7 +17,6 @@ from pcr_run.learner import Batch, Learner, schedule
 from pcr_run.policy import split
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 P, G, T, V, TEMPERATURE, BETA = 2, 3, 8, 23, 0.7, 0.5
 N = P * G
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from real_engine import DEVICE, PROMPTS, config, mismatch, move, sample, tiny, worker
+from conftest import DEVICE
+from real_engine import PROMPTS, config, mismatch, move, processes, sample, tiny, worker
 
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.rollout import canary
-from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.vllm import VLLMWorker
 
 pytest.importorskip("vllm")
@@ -82,9 +82,7 @@ def test_greedy_sampling_gives_one_answer_n_times(made: VLLMWorker) -> None:
 
 @pytest.mark.skipif(DEVICE.type != "cpu", reason="on a GPU there is no worker process beside the core")
 def test_a_worker_that_is_asked_nothing_leaves_the_cores_to_the_learner(made: VLLMWorker) -> None:
-    assert made.engine is not None
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(made.engine.keeper.pid)}
-    (pid,) = [pid for pid, command in commands.items() if "VLLM::Worker" in command]
+    (pid,) = [pid for name, pid in processes(made).items() if "VLLM::Worker" in name]
 
     def ticks() -> int:
         return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))

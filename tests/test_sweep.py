@@ -105,7 +105,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(shell, work, wait_fo
     wait_for(lambda: len(list(work.glob("outputs/*/math-pc*/metrics.jsonl"))) == parallel)
     wait_for(lambda: cells(work).get("none", {}).get("status") == "complete")
     process.send_signal(number)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=30)
     assert process.returncode == code
     assert "Traceback" not in out + err
     assert [result["status"] for result in cells(work).values()].count("interrupted") == parallel
@@ -113,7 +113,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command(shell, work, wait_fo
     pids = [int(line.split()[2]) for line in starts(work, "pcr")]
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     again = shell(*arguments)
-    again.communicate(timeout=90)
+    again.communicate(timeout=30)
     assert again.returncode == 0
     assert {result["status"] for result in cells(work).values()} == {"complete"}
     assert len(starts(work, "none")) == 1

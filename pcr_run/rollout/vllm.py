@@ -167,8 +167,8 @@ class VLLMWorker:
     def _sync(self) -> float:
         """Wake what sleeps, send the weights, forget cached prompts, compare; the canary's difference in nats."""
         assert self.engine is not None
-        # Before the engine is asked for anything: its processes spin for a second after a request, and on a CPU a
-        # forward pass beside them takes many times as long.
+        # Before the engine is asked for anything: on a CPU its workers spin for a while after a request, and a forward
+        # pass beside them takes many times as long.
         learner = self._expected()
         if self.asleep:
             self.engine.ask("call", "wake_up", ["weights"])
