@@ -30,10 +30,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
-from pcr_run.groups import select
-from pcr_run.learner import Batch, Learner
+from pcr_run.gradients.groups import select
+from pcr_run.learner.learner import Batch, Learner
 from pcr_run.resolver import from_config
+from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 RESOLVERS = {
     "none": ResolverConfig(name="none"),

@@ -5,11 +5,11 @@ import os
 import sys
 import time
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item
 from pcr_run.reward import make
-from pcr_run.reward.isolation import Process, candidates
-from pcr_run.reward.judge import Guest
+from pcr_run.reward.sandbox.isolation import Process, candidates
+from pcr_run.reward.sandbox.judge import Guest
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 
 def rate(verifier, reference, responses, **options):

@@ -30,12 +30,13 @@ import transformers
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 
-from pcr_run import compose, model, task
+from pcr_run import model, task
+from pcr_run.configuration import compose
 from pcr_run.data import Completion, Sampling
 from pcr_run.rollout import end_ids
 from pcr_run.rollout.hf import HFWorker
 from pcr_run.rollout.vllm import VLLMWorker
-from pcr_run.run import encode, pick_device
+from pcr_run.run.run import encode, pick_device
 from pcr_run.seeds import derive
 
 BARE = """

@@ -16,8 +16,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
+from pcr_run.records.jsonl import read
 from pcr_run.report.interval import mean_interval
-from pcr_run.tracker.records import read
 
 
 def main() -> int:

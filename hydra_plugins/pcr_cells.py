@@ -23,8 +23,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from pcr_run.config import Config
 from pcr_run.errors import ConfigError, Interrupted
+from pcr_run.schema import Config
 
 
 @dataclass
@@ -71,12 +71,13 @@ class CellsLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; ends the process with exit code 1 or 2 when some failed."""
-        from pcr_run.report import result, summary
+        from pcr_run.records import result
+        from pcr_run.report import summary
 
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
         if cells[0].cfg.dry_run:
-            from pcr_run import dry_run
+            from pcr_run.configuration import dry_run
 
             dry_run.show(cells[0].cfg, cells[0].directory)
             dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
@@ -93,8 +94,8 @@ class CellsLauncher(Launcher):
 
     def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""
-        from pcr_run.check import check, check_directory, check_rule, writable
-        from pcr_run.compose import to_config
+        from pcr_run.configuration.check import check, check_directory, check_rule, writable
+        from pcr_run.configuration.compose import to_config
 
         cells: dict[Path, Cell] = {}
         for overrides in job_overrides:
@@ -115,7 +116,7 @@ class CellsLauncher(Launcher):
 
     def _run(self, cells: list[Cell]) -> Iterator[tuple[Cell, int]]:
         """Run what is not complete, ``parallel`` at a time; yields (cell, exit code) as they end."""
-        from pcr_run.report import result
+        from pcr_run.records import result
 
         todo = [cell for cell in cells if result.read(cell.directory).get("status") != "complete"]
         print(f"sweep of {len(cells)} cells, {len(cells) - len(todo)} already complete: {self.sweep}", flush=True)
@@ -172,7 +173,7 @@ class CellsSweeper(BasicSweeper):
 
 def _outcome(cell: Cell, code: int) -> str:
     """How a cell ended, for its status line; a process that could not say why itself gets a result that does."""
-    from pcr_run.report import result
+    from pcr_run.records import result
 
     if code == 0:
         return "complete"

@@ -23,11 +23,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from pcr_run import compose
-from pcr_run.check import check, check_directory, check_rule, writable
-from pcr_run.config import Config
+from pcr_run.configuration import compose
+from pcr_run.configuration.check import check, check_directory, check_rule, writable
 from pcr_run.errors import ConfigError, Interrupted, RunError, disk_full, is_disk_full
-from pcr_run.report import result
+from pcr_run.records import result
+from pcr_run.schema import Config
 
 log = logging.getLogger("pcr_run")
 
@@ -73,7 +73,7 @@ def job(composed: DictConfig) -> Any:
         check_directory(cfg, directory)
         writable(directory)
         if cfg.dry_run:
-            from pcr_run.dry_run import show
+            from pcr_run.configuration.dry_run import show
 
             show(cfg, directory)
             return None
@@ -95,7 +95,7 @@ def _run(cfg: Config, directory: Path) -> dict[str, Any]:
     """The run itself; what ends it early is in ``run.log`` with its traceback, in ``result.json`` with its reason."""
     try:
         result.save_config(directory, cfg)
-        from pcr_run.run import run
+        from pcr_run.run.run import run
 
         return run(cfg, directory)
     except KeyboardInterrupt as error:

@@ -43,7 +43,7 @@ def command(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     terminal = logging.getLogger("pcr_run").handlers
-    monkeypatch.setitem(sys.modules, "pcr_run.run", None)  # to be put back
+    monkeypatch.setitem(sys.modules, "pcr_run.run.run", None)  # to be put back
     fake_run.install()
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")

@@ -18,7 +18,7 @@ from typing import Any
 
 def run(cfg: Any, directory: Path) -> dict[str, Any]:
     from pcr_run.errors import ConfigError, RunError
-    from pcr_run.report import result
+    from pcr_run.records import result
 
     with (directory / "starts").open("a") as starts:
         starts.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ.get('OMP_NUM_THREADS')} {os.getpid()}\n")
@@ -81,9 +81,9 @@ def outcome(cfg: Any, before: float = 0.25, after: float = 0.75) -> dict[str, An
 
 def install() -> None:
     """Take the place of the real module, here."""
-    module = types.ModuleType("pcr_run.run")
+    module = types.ModuleType("pcr_run.run.run")
     module.run = run  # type: ignore[attr-defined]
-    sys.modules["pcr_run.run"] = module
+    sys.modules["pcr_run.run.run"] = module
 
 
 if __name__ == "sitecustomize":

@@ -11,9 +11,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
-from pcr_run import compose
+from pcr_run.configuration import compose
 from pcr_run.data import Completion, Sampling
-from pcr_run.policy import logprobs, split
+from pcr_run.model.policy import logprobs, split
 from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.vllm import VLLMWorker
 

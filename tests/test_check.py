@@ -11,11 +11,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from pcr_run import compose, reward
-from pcr_run.check import ANCHORED, CHOICES, RANGES, check, check_directory, check_rule, get
-from pcr_run.config import Config
+from pcr_run import reward
+from pcr_run.configuration import compose
+from pcr_run.configuration.check import ANCHORED, CHOICES, RANGES, check, check_directory, check_rule, get
 from pcr_run.errors import ConfigError
-from pcr_run.report import result
+from pcr_run.records import result
+from pcr_run.schema import Config, to_dict
 
 pytest_plugins = ["command_line"]
 
@@ -261,7 +262,7 @@ def test_the_names_are_those_that_exist():
 
 
 def test_every_number_of_the_schema_has_a_range():
-    for key, value in _leaves(compose.to_dict(config())):
+    for key, value in _leaves(to_dict(config())):
         if isinstance(value, int | float) and not isinstance(value, bool) and ".data." not in key:
             assert key in RANGES, key
 

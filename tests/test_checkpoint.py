@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pcr_run import checkpoint
 from pcr_run.errors import ConfigError, RunError
+from pcr_run.run import checkpoint
 
 
 def save(directory: Path, step: int, keep: int = 2) -> Path:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pcr_run.evaluation import alike, perplexity
+from pcr_run.evaluation.evaluation import alike, perplexity
 
 
 def documents(*lengths: int) -> list[torch.Tensor]:

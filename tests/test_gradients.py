@@ -12,12 +12,13 @@ import transformers as hf
 from conftest import DEVICE
 from torch import nn
 
-from pcr_run import gradients
-from pcr_run.gradients import TwoGradients, grouped, sum_of_rows
-from pcr_run.groups import select
-from pcr_run.policy import disable_dropout
+import pcr_run.gradients
+from pcr_run.gradients import portable as gradients
+from pcr_run.gradients.groups import select
+from pcr_run.gradients.portable import TwoGradients, grouped, sum_of_rows
+from pcr_run.gradients.taps import row_squares, token_gram, weight_gradient
+from pcr_run.model.policy import disable_dropout
 from pcr_run.resolver import make
-from pcr_run.taps import row_squares, token_gram, weight_gradient
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
 P, G, T, BETA = 2, 3, 7, 0.3
@@ -221,7 +222,7 @@ def test_only_the_acting_parameters_are_resolved() -> None:
 
 
 def test_the_example_of_the_module_runs() -> None:
-    text = gradients.__doc__.split("::\n\n")[1].split("\n\nParameters outside")[0]
+    text = pcr_run.gradients.__doc__.split("::\n\n")[1].split("\n\nParameters outside")[0]
     model = ARCHITECTURES["qwen2_tied"]()
     ids, pla, sta = batch()
     scope = {

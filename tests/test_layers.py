@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_learner import batch, drift, llama, make
 
-from pcr_run import learner as module
-from pcr_run.layers import layer_rows, summary
+from pcr_run.learner import learner as module
+from pcr_run.learner.layers import layer_rows, summary
 
 
 @pytest.mark.parametrize(

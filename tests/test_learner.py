@@ -10,11 +10,11 @@ import transformers as hf
 from conftest import DEVICE
 from torch import nn
 
-from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.groups import group_name, select
-from pcr_run.learner import Batch, Learner, schedule
-from pcr_run.policy import split
+from pcr_run.gradients.groups import group_name, select
+from pcr_run.learner.learner import Batch, Learner, schedule
+from pcr_run.model.policy import split
+from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
 P, G, T, V, TEMPERATURE, BETA = 2, 3, 8, 23, 0.7, 0.5

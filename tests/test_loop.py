@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from pcr_run.config import Config, RewardConfig, RolloutConfig
 from pcr_run.data import Completion, Item, Sampling, Score
 from pcr_run.errors import RunError
-from pcr_run.loop import Question, collect
+from pcr_run.run.loop import Question, collect
+from pcr_run.schema import Config, RewardConfig, RolloutConfig
 
 QUESTIONS = [Question(Item(str(i), (), str(i)), [i]) for i in range(3)]
 

@@ -11,9 +11,9 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, LlamaConfig, LlamaForCausalLM
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXForCausalLM
 
-from pcr_run.config import ModelConfig
 from pcr_run.errors import ConfigError
 from pcr_run.model import card
+from pcr_run.schema import ModelConfig
 
 LLAMA = LlamaForCausalLM(
     LlamaConfig(
@@ -74,7 +74,7 @@ def test_a_hub_id_that_is_not_here_has_an_open_card() -> None:
 
 def test_reading_a_card_imports_neither_torch_nor_transformers(saved) -> None:
     program = (
-        "import sys; from pcr_run.model import card; from pcr_run.config import ModelConfig\n"
+        "import sys; from pcr_run.model import card; from pcr_run.schema import ModelConfig\n"
         f"card.read(ModelConfig(path={str(saved(LLAMA))!r})); card.read(ModelConfig(builtin='tiny'))\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"
     )

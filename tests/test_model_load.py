@@ -11,9 +11,9 @@ import torch
 from transformers import BertConfig, BertLMHeadModel
 
 from pcr_run import model
-from pcr_run.config import ModelConfig
 from pcr_run.errors import ConfigError
 from pcr_run.model import builtin
+from pcr_run.schema import ModelConfig
 
 
 @pytest.fixture

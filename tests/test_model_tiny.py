@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pcr_run import model
-from pcr_run.config import ModelConfig
 from pcr_run.model import builtin, corpus, recipe, tiny
+from pcr_run.schema import ModelConfig
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_another_recipe_is_another_place(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("threads", [1, 2])
 def test_base_scores_lie_between_30_and_60_percent_at_any_thread_count(threads: int, tmp_path: Path) -> None:
     from pcr_run import reward, task
-    from pcr_run.config import RewardConfig, SandboxConfig, TaskConfig
+    from pcr_run.schema import RewardConfig, SandboxConfig, TaskConfig
 
     standing = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pcr_run.errors import ConfigError
-from pcr_run.objective import advantages, exact_kl, penalty, surrogate, token_weights, zero_advantage
+from pcr_run.learner.objective import advantages, exact_kl, penalty, surrogate, token_weights, zero_advantage
 
 AGGREGATIONS = ("sequence_mean", "token_mean", "constant")
 EXACT = {"rtol": 1e-10, "atol": 1e-14}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from pcr_run.config import ResolverConfig
 from pcr_run.errors import ConfigError
 from pcr_run.resolver import RULES, GradientTable, Resolver, from_config, make
+from pcr_run.schema import ResolverConfig
 
 TABLE = GradientTable(*torch.tensor([[4.0], [-1.0], [2.0], [1.0], [3.0]], dtype=torch.float64))
 

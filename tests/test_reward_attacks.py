@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item
-from pcr_run.reward import make, seccomp
-from pcr_run.reward.isolation import candidates
+from pcr_run.reward import make
+from pcr_run.reward.sandbox import seccomp
+from pcr_run.reward.sandbox.isolation import candidates
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 LEVELS = sorted({isolation.level for isolation in candidates("auto")})
 TESTS = CodeTests("f", ("assert f(2) == 4", "assert f(3) == 9"))
@@ -338,7 +339,7 @@ def test_attacks_do_not_disturb_their_neighbours(sandbox):
 def test_a_killed_run_leaves_no_process(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys\nfrom pcr_run.config import *\nfrom pcr_run.data import *\nfrom pcr_run.reward import make\n"
+        "import sys\nfrom pcr_run.schema import *\nfrom pcr_run.data import *\nfrom pcr_run.reward import make\n"
         "r = make(RewardConfig(name='verifier', verifier='sandbox', workers=2), SandboxConfig(seconds=30, wall_seconds=60))\n"
         "print('go', flush=True)\n"
         "r([Item('1', (), CodeTests('f', ('f()',)))] * 2, ['def f():\\n  while True: pass', 'import time\\ndef f(): time.sleep(50)'])\n"

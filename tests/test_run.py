@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pcr_run.config import Config, TaskConfig
 from pcr_run.errors import ConfigError
-from pcr_run.run import Parts
+from pcr_run.run.run import Parts
+from pcr_run.schema import Config, TaskConfig
 
 STEPS = 4
 COMMAND = [

@@ -10,9 +10,9 @@ import datasets
 import pytest
 
 from pcr_run import task
-from pcr_run.config import TaskConfig
 from pcr_run.data import CodeTests
 from pcr_run.errors import ConfigError
+from pcr_run.schema import TaskConfig
 from pcr_run.task import hub, table, text
 
 AIME = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pcr_run import task
-from pcr_run.config import TaskConfig
 from pcr_run.data import Item
 from pcr_run.errors import ConfigError
+from pcr_run.schema import TaskConfig
 
 
 def cfg(source: str | None, **options) -> TaskConfig:

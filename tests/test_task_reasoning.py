@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pcr_run import task
-from pcr_run.config import TaskConfig
 from pcr_run.errors import ConfigError
+from pcr_run.schema import TaskConfig
 from pcr_run.task import reasoning
 
 SUMS = {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2}

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pcr_run.config import Config, WandbConfig
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.tracker import Trackers, opened, progress, records, summary
-from pcr_run.tracker.records import Records
+from pcr_run.records import jsonl as records
+from pcr_run.records.jsonl import Records
+from pcr_run.schema import Config, WandbConfig
+from pcr_run.tracker import Trackers, opened, progress, summary
 from pcr_run.tracker.wandb_tracker import WandbTracker
 
 

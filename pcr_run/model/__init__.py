@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pcr_run.config import ModelConfig
 from pcr_run.errors import ConfigError
 from pcr_run.model import builtin, card
+from pcr_run.schema import ModelConfig
 
 
 def locate(cfg: ModelConfig) -> str:

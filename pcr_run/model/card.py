@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcr_run.config import ModelConfig
 from pcr_run.errors import ConfigError
 from pcr_run.model import builtin
+from pcr_run.schema import ModelConfig
 
 CAUSAL = re.compile(r"(CausalLM|LMHeadModel|ModelWithLMHead|GenerationDecoder|ConditionalGeneration)$")
 """Names of the classes that ``AutoModelForCausalLM`` loads."""

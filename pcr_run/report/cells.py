@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcr_run.compose import FREE
 from pcr_run.errors import ConfigError
-from pcr_run.report import result
+from pcr_run.records import result
+from pcr_run.schema import FREE
 
 
 @dataclass(frozen=True)

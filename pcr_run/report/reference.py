@@ -11,7 +11,7 @@ from typing import Any
 
 import omegaconf
 
-from pcr_run.config import Config
+from pcr_run.schema import Config
 
 CONF = Path(str(resources.files("pcr_run.conf")))
 TARGET = CONF.parent / "docs" / "configuration.md"

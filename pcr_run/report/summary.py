@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pcr_run.records import jsonl as records
 from pcr_run.report.cells import Cell, load, varied
 from pcr_run.report.interval import mean_interval
-from pcr_run.tracker import records
 
 Row = dict[str, Any]
 

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pcr_run.config import ResolverConfig
 from pcr_run.errors import ConfigError
 from pcr_run.resolver.base import Resolver
 from pcr_run.resolver.fixed import Fixed
@@ -16,6 +15,7 @@ from pcr_run.resolver.pcgrad import PCGrad
 from pcr_run.resolver.pcr import PCR
 from pcr_run.resolver.pcr_literal import PCRLiteral
 from pcr_run.resolver.torchjd import TorchJD
+from pcr_run.schema import ResolverConfig
 
 RULES: dict[str, type[Resolver]] = {
     "none": PlainSum,

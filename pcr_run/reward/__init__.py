@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item, Reward
 from pcr_run.errors import ConfigError
 from pcr_run.reward.combined import Combined, stop_on_failures
 from pcr_run.reward.model import RewardModel, check_local
-from pcr_run.reward.probe import isolation
+from pcr_run.reward.sandbox.probe import isolation
 from pcr_run.reward.verify import CodeReward, MathReward, is_simple
 from pcr_run.reward.workers import Pool
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 __all__ = ["check", "check_references", "make", "stop_on_failures"]
 

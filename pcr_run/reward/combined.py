@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pcr_run.config import RewardConfig
 from pcr_run.data import Item, Score, Verdict
 from pcr_run.errors import RunError
 from pcr_run.reward import answer
 from pcr_run.reward.model import RewardModel
 from pcr_run.reward.verify import CodeReward, MathReward
 from pcr_run.reward.workers import Pool
+from pcr_run.schema import RewardConfig
 
 
 class Combined:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcr_run.config import RewardConfig
 from pcr_run.data import Item
 from pcr_run.errors import ConfigError, RunError
+from pcr_run.schema import RewardConfig
 
 if TYPE_CHECKING:
     import torch

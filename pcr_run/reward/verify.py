@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any
 
-from pcr_run.config import RewardConfig, SandboxConfig
 from pcr_run.data import CodeTests, Item, Score, Verdict
 from pcr_run.reward import answer
-from pcr_run.reward.isolation import Isolation
+from pcr_run.reward.sandbox.isolation import Isolation
 from pcr_run.reward.workers import Pool
+from pcr_run.schema import RewardConfig, SandboxConfig
 
 _SIMPLE = re.compile(r"[-+]?(?:\d{1,100}(?:\.\d{1,100})?|\.\d{1,100})", re.ASCII)
 

@@ -23,7 +23,7 @@ MEMORY = 2 << 30  # bytes of address space; SymPy and the tests need far less
 
 def check_answer(job: dict[str, Any]) -> dict[str, Any]:
     """One math answer. The timer's signal is left at its default action, which ends this process."""
-    from pcr_run.reward.equality import equal
+    from pcr_run.reward.math.equality import equal
 
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     try:
@@ -39,7 +39,7 @@ def check_answer(job: dict[str, Any]) -> dict[str, Any]:
 
 def check_gold(job: dict[str, Any]) -> dict[str, Any]:
     """Whether a gold answer states a value."""
-    from pcr_run.reward.equality import parses
+    from pcr_run.reward.math.equality import parses
 
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     try:
@@ -50,10 +50,10 @@ def check_gold(job: dict[str, Any]) -> dict[str, Any]:
 
 def run_program(job: dict[str, Any]) -> dict[str, Any]:
     """One program with its tests, in a child of this process, so that no item sees what another one left behind."""
-    from pcr_run.config import SandboxConfig
     from pcr_run.data import CodeTests
-    from pcr_run.reward.isolation import Isolation
-    from pcr_run.reward.judge import judge
+    from pcr_run.reward.sandbox.isolation import Isolation
+    from pcr_run.reward.sandbox.judge import judge
+    from pcr_run.schema import SandboxConfig
 
     inbox, outbox = os.pipe()
     child = os.fork()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcr_run.config import Config
 from pcr_run.data import RolloutWorker
+from pcr_run.schema import Config
 
 
 def make_worker(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pcr_run.errors import RunError
-from pcr_run.policy import Policy, logprobs
+from pcr_run.model.policy import Policy, logprobs
 
 TOKENS = 32
 """Length of the prompt: enough to pass through every layer, short enough to cost a small part of a step."""

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedModel
 
-from pcr_run.config import Config, RolloutConfig
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.policy import split
+from pcr_run.model.policy import split
 from pcr_run.rollout import canary
 from pcr_run.rollout.engine import Engine, EngineDeadError, EngineError, shared_directory
 from pcr_run.rollout.transfer import Files, Native, Transfer
+from pcr_run.schema import Config, RolloutConfig
 from pcr_run.seeds import derive
 
 log = logging.getLogger(__name__)

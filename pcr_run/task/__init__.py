@@ -11,7 +11,7 @@ from pcr_run.data import Task
 from pcr_run.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pcr_run.config import TaskConfig
+    from pcr_run.schema import TaskConfig
 
 
 def make(cfg: TaskConfig, seed: int) -> Task:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from pcr_run.config import Config
+from pcr_run.schema import Config
 
 
 class Tracker(Protocol):

@@ -9,9 +9,8 @@ from pathlib import Path
 import wandb
 from wandb.errors import Error
 
-from pcr_run.compose import to_dict
-from pcr_run.config import Config
 from pcr_run.errors import ConfigError
+from pcr_run.schema import Config, to_dict
 
 
 class WandbTracker:

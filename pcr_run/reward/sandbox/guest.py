@@ -9,7 +9,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pcr_run.reward.plain import NotPlainError, decode, encode
+    from pcr_run.reward.sandbox.plain import NotPlainError, decode, encode
 
 
 def read_exactly(fd: int, size: int) -> bytes:

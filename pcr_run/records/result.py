@@ -11,10 +11,9 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pcr_run.compose import to_dict
-from pcr_run.config import Config
 from pcr_run.errors import ConfigError
-from pcr_run.tracker.records import finite
+from pcr_run.records.jsonl import finite
+from pcr_run.schema import Config, to_dict
 
 
 def read(directory: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
 from pcr_run.data import Verdict
-from pcr_run.reward.latex import RefusedError, UnparsedError, closing, spell, split
-from pcr_run.reward.units import Unit, number_unit, trailing_unit, units_agree
+from pcr_run.reward.math.latex import RefusedError, UnparsedError, closing, spell, split
+from pcr_run.reward.math.units import Unit, number_unit, trailing_unit, units_agree
 
 MAX_BITS = 20_000  # of an integer power in an answer
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from pcr_run.reward.latex import UnparsedError
+from pcr_run.reward.math.latex import UnparsedError
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcr_run.config import SandboxConfig
-from pcr_run.reward import landlock, seccomp
+from pcr_run.reward.sandbox import landlock, seccomp
+from pcr_run.schema import SandboxConfig
 
 MIB = 1 << 20
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp", "PYTHONHASHSEED": "0"}

@@ -14,20 +14,21 @@ from typing import Any
 import torch
 import transformers
 
-from pcr_run import checkpoint, environment, model, reward, task
-from pcr_run.config import Config
+from pcr_run import model, reward, task
 from pcr_run.data import Item, Reward, RolloutWorker, Sampling
 from pcr_run.errors import ConfigError, Interrupted
-from pcr_run.evaluation import Evaluator, Questions, difference
-from pcr_run.interrupt import deferred
-from pcr_run.learner import Learner
-from pcr_run.loop import Clock, Question, collect, learn
-from pcr_run.report import result
+from pcr_run.evaluation.evaluation import Evaluator, Questions, difference
+from pcr_run.learner.learner import Learner
+from pcr_run.records import result
+from pcr_run.records.jsonl import Records, read, truncate
 from pcr_run.rollout import make_worker
+from pcr_run.run import checkpoint, environment
+from pcr_run.run.interrupt import deferred
+from pcr_run.run.loop import Clock, Question, collect, learn
+from pcr_run.schema import Config
 from pcr_run.seeds import derive
 from pcr_run.task import text
 from pcr_run.tracker import Trackers, opened
-from pcr_run.tracker.records import Records, read, truncate
 from pcr_run.tracker.summary import show
 
 log = logging.getLogger(__name__)

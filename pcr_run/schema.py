@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+
+FREE = ("resume", "dry_run", "tracker", "checkpoint")
+"""Top-level keys that do not change what a run computes: they may differ when it goes on."""
 
 
 def doc(text: str, default: Any = MISSING) -> Any:
@@ -209,3 +212,8 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata={"doc": "evaluation"})
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"doc": "trackers"})
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"doc": "checkpoints"})
+
+
+def to_dict(cfg: Config) -> dict[str, Any]:
+    """The configuration as plain nested dicts, as it stands in a run's ``config.yaml``."""
+    return OmegaConf.to_container(OmegaConf.structured(cfg))  # type: ignore[return-value]

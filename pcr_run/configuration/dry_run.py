@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pcr_run.check import batch, measures
-from pcr_run.config import Config
+from pcr_run.configuration.check import batch, measures
 from pcr_run.model import card
-from pcr_run.report import result
+from pcr_run.records import result
+from pcr_run.schema import Config
 
 UNCHECKED = "the data set, the model's weights, options of the resolver, memory, and whatever needs the network"
 

@@ -1,17 +1,4 @@
-"""Two gradients and their variances from one forward pass, and an update made of them in place.
-
-Usable without the rest of pcr_run, on any loss pair of any transformers causal LM::
-
-    names = select(model, "mlp")
-    with TwoGradients(model, names, rows=8, group=4) as two:
-        for ids in batch.split(4):                     # prompt-major: 4 responses of one prompt, then 4 of the next
-            pla, sta = my_losses(model, ids)           # scalars whose sums over microbatches are the batch's losses
-            two.backward(pla, sta, beta=0.04, rows=len(ids))
-    two.resolve(make("pcr"), beta=0.04, granularity="layer")
-    optimizer.step()                                   # .grad of every parameter is now the resolved gradient
-
-Parameters outside ``names`` get the plain gradient of ``pla + beta * sta``, as one backward of the sum would give.
-"""
+"""Two gradients and their variances from one forward pass, and an update made of them in place."""
 
 from __future__ import annotations
 
@@ -23,9 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from pcr_run.groups import group_index
-from pcr_run.resolver import GradientTable, Resolver
-from pcr_run.taps import (
+from pcr_run.gradients.groups import group_index
+from pcr_run.gradients.taps import (
     Sink,
     chunks,
     ghost_is_cheaper,
@@ -38,6 +24,7 @@ from pcr_run.taps import (
     weight_gradient,
     weight_gradients,
 )
+from pcr_run.resolver import GradientTable, Resolver
 
 
 @dataclass(frozen=True)

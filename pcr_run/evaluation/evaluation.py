@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from pcr_run.config import RewardConfig
 from pcr_run.data import Completion, Item, Reward, RolloutWorker, Sampling
-from pcr_run.policy import logprobs, split
+from pcr_run.model.policy import logprobs, split
 from pcr_run.reward import stop_on_failures
+from pcr_run.schema import RewardConfig
 from pcr_run.seeds import derive
 
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from pcr_run.gradients import Resolution, dot, each, grouped, square
-from pcr_run.groups import place
+from pcr_run.gradients.groups import place
+from pcr_run.gradients.portable import Resolution, dot, each, grouped, square
 from pcr_run.resolver import variance_alpha
 
 

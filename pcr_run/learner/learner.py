@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
-from pcr_run import objective
-from pcr_run.config import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 from pcr_run.errors import RunError
-from pcr_run.gradients import TwoGradients, tappable
-from pcr_run.groups import select
-from pcr_run.layers import Products, layer_rows, summary
-from pcr_run.policy import blocks, disable_dropout, freeze, logprobs, split, token_logits, token_logprobs
+from pcr_run.gradients.groups import select
+from pcr_run.gradients.portable import TwoGradients, tappable
+from pcr_run.gradients.taps import chunks
+from pcr_run.learner import objective
+from pcr_run.learner.layers import Products, layer_rows, summary
+from pcr_run.model.policy import blocks, disable_dropout, freeze, logprobs, split, token_logits, token_logprobs
 from pcr_run.resolver import from_config
-from pcr_run.taps import chunks
+from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 
 @dataclass(frozen=True)

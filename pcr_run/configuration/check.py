@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pcr_run import reward
-from pcr_run.compose import FREE, no_such, to_dict
-from pcr_run.config import Config
+from pcr_run.configuration.compose import no_such
 from pcr_run.errors import ConfigError
 from pcr_run.model import card
-from pcr_run.report import result
+from pcr_run.records import result
+from pcr_run.schema import FREE, Config, to_dict
 
 log = logging.getLogger(__name__)
 

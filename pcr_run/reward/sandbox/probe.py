@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import asdict
 
-from pcr_run.config import SandboxConfig
 from pcr_run.data import CodeTests
 from pcr_run.errors import ConfigError
-from pcr_run.reward import landlock, seccomp
-from pcr_run.reward.isolation import LEVELS, Isolation, candidates
+from pcr_run.reward.sandbox import landlock, seccomp
+from pcr_run.reward.sandbox.isolation import LEVELS, Isolation, candidates
 from pcr_run.reward.workers import Pool
+from pcr_run.schema import SandboxConfig
 
 _PROGRAM = """
 import os

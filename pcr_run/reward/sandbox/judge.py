@@ -14,10 +14,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pcr_run.config import SandboxConfig
 from pcr_run.data import CodeTests, Verdict
-from pcr_run.reward.isolation import Isolation, Process
-from pcr_run.reward.plain import NotPlainError, TooMuchError, decode, encode
+from pcr_run.reward.sandbox.isolation import Isolation, Process
+from pcr_run.reward.sandbox.plain import NotPlainError, TooMuchError, decode, encode
+from pcr_run.schema import SandboxConfig
 
 MAX_MESSAGE = 8 << 20
 

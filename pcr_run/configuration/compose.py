@@ -22,11 +22,8 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from pcr_run.config import Config
 from pcr_run.errors import ConfigError
-
-FREE = ("resume", "dry_run", "tracker", "checkpoint")
-"""Top-level keys that do not change what a run computes: they may differ when it goes on."""
+from pcr_run.schema import FREE, Config
 
 
 def register() -> None:
@@ -47,11 +44,6 @@ def to_config(composed: DictConfig) -> Config:
         raise explain(error) from error
     assert isinstance(config, Config)
     return config
-
-
-def to_dict(cfg: Config) -> dict[str, Any]:
-    """The configuration as plain nested dicts, as it stands in a run's ``config.yaml``."""
-    return OmegaConf.to_container(OmegaConf.structured(cfg))  # type: ignore[return-value]
 
 
 def explain(error: Exception) -> ConfigError:

@@ -1,0 +1,20 @@
+"""Two losses of one model in; two gradients, their variances and one update made of both out. Needs no configuration.
+
+Usable without the rest of pcr_run, on any loss pair of any transformers causal LM::
+
+    names = select(model, "mlp")
+    with TwoGradients(model, names, rows=8, group=4) as two:
+        for ids in batch.split(4):                     # prompt-major: 4 responses of one prompt, then 4 of the next
+            pla, sta = my_losses(model, ids)           # scalars whose sums over microbatches are the batch's losses
+            two.backward(pla, sta, beta=0.04, rows=len(ids))
+    two.resolve(make("pcr"), beta=0.04, granularity="layer")
+    optimizer.step()                                   # .grad of every parameter is now the resolved gradient
+
+Parameters outside ``names`` get the plain gradient of ``pla + beta * sta``, as one backward of the sum would give.
+May import the resolvers and nothing else of pcr_run.
+"""
+
+from pcr_run.gradients.groups import group_index, group_name, place, select
+from pcr_run.gradients.portable import Resolution, TwoGradients, tappable
+
+__all__ = ["Resolution", "TwoGradients", "group_index", "group_name", "place", "select", "tappable"]

@@ -1,0 +1,1 @@
+"""A batch of scored responses in; one or more optimizer steps on the model, metrics and layer rows out."""
