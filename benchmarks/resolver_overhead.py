@@ -31,7 +31,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from pcr_run.gradients.groups import select
-from pcr_run.learner.learner import Batch, Learner
+from pcr_run.learner.batch import Batch
+from pcr_run.learner.learner import Learner
 from pcr_run.resolver import from_config
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 

@@ -144,6 +144,14 @@ class LearnerConfig:
     epochs: int = doc("passes over a batch", 1)
     minibatches: int = doc("optimizer steps per pass, each on whole groups", 1)
     microbatch: int = doc("responses per forward pass; divides the minibatch, and the group or a multiple of it", 32)
+    tokens: int | None = doc(
+        "instead of `microbatch`: most tokens of prompts and responses per forward pass, whole responses", None
+    )
+    engine: str = doc(
+        "how two gradients go down: `twin` (together, layer by layer), `portable` (one after the other); "
+        "`auto`: twin where the model can be cut at its layers",
+        "auto",
+    )
     gradient_checkpointing: bool = doc("recompute activations", False)
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
     max_nonfinite: int = doc("stop after this many updates with a non-finite gradient in a row", 3)

@@ -13,11 +13,14 @@ from conftest import DEVICE
 from torch import nn
 
 import pcr_run.gradients
-from pcr_run.gradients import portable as gradients
+from pcr_run.gradients import two as gradients
+from pcr_run.gradients.cut import CannotCutError, Cut, cuttable
 from pcr_run.gradients.groups import select
-from pcr_run.gradients.portable import TwoGradients, grouped, sum_of_rows
-from pcr_run.gradients.taps import row_squares, token_gram, weight_gradient
+from pcr_run.gradients.moments import grouped
+from pcr_run.gradients.norms import row_squares, sum_of_rows, token_gram, weight_gradient
+from pcr_run.gradients.two import Cotangents, TwoGradients
 from pcr_run.model.policy import disable_dropout
+from pcr_run.ragged import Ragged
 from pcr_run.resolver import make
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
@@ -74,12 +77,19 @@ def losses(
     return [(pla * logp).sum(), (sta * torch.exp(logp)).sum()]
 
 
-def collect(model: nn.Module, names: list[str], sizes: list[int], unit: str, pad: int = 0) -> TwoGradients:
+def layers(model: nn.Module) -> list[nn.Module]:
+    """Where the twin engine cuts the model."""
+    return cuttable(model, lambda ids: model(input_ids=ids, use_cache=False).logits)
+
+
+def collect(
+    model: nn.Module, names: list[str], sizes: list[int], unit: str, pad: int = 0, **engine: object
+) -> TwoGradients:
     """Feed the batch in microbatches of the given sizes, with ``pad`` more columns of padding."""
     ids, pla, sta = batch()
     ids, pla, sta = (torch.nn.functional.pad(x, (0, pad)) for x in (ids, pla, sta))
     model.zero_grad()
-    with TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G) as two:
+    with TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G, **engine) as two:
         for i, j, s in zip(ids.split(sizes), pla.split(sizes), sta.split(sizes), strict=True):
             two.backward(*losses(model, i, j, s), BETA, len(i))
     return two
@@ -106,13 +116,18 @@ def variance(rows: torch.Tensor, unit: str) -> torch.Tensor:
     return ((prompts - mean) ** 2).sum() / (P * (P - 1))
 
 
+@pytest.mark.parametrize("engine", ["portable", "twin", "twin, recomputed"])
 @pytest.mark.parametrize("unit", ["response", "query", "microbatch"])
 @pytest.mark.parametrize("modules", ["mlp", "attention", "all"])
-def test_means_gramian_and_variances_equal_one_backward_per_response(model: nn.Module, modules: str, unit: str) -> None:
+def test_means_gramian_and_variances_equal_one_backward_per_response(
+    model: nn.Module, modules: str, unit: str, engine: str
+) -> None:
     names = select(model, modules)
     truth = brute(model, names)
     one = TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G).max_microbatch
-    two = collect(model, names, [min(one, G)] * (N // min(one, G)), unit)
+    cut = {} if engine == "portable" else {"layers": layers(model), "recompute": "recomputed" in engine}
+    assert engine == "portable" or len(cut["layers"]) == 2
+    two = collect(model, names, [min(one, G)] * (N // min(one, G)), unit, **cut)
     table = two.table()
     for k, name in enumerate(names):
         g_pla, g_sta = truth[name].sum(1)
@@ -146,10 +161,11 @@ def test_neither_microbatches_nor_padding_change_the_table(model: nn.Module, uni
             torch.testing.assert_close(getattr(again, column), getattr(whole, column), rtol=1e-9, atol=1e-24)
 
 
-def test_other_parameters_get_the_gradient_of_the_sum(model: nn.Module) -> None:
+@pytest.mark.parametrize("engine", ["portable", "twin"])
+def test_other_parameters_get_the_gradient_of_the_sum(model: nn.Module, engine: str) -> None:
     names = select(model, "mlp")
     size = min(G, TwoGradients(model, names, rows=N, group=G).max_microbatch)
-    collect(model, names, [size] * (N // size), "response")
+    collect(model, names, [size] * (N // size), "response", layers=layers(model) if engine == "twin" else ())
     others = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     assert not set(others) & set(names)
     model.zero_grad()
@@ -265,10 +281,11 @@ def test_ghost_norms_equal_those_of_the_products() -> None:
 @pytest.mark.parametrize("transposed", [False, True])
 def test_rows_products_formed_together_give_the_same_sums(transposed: bool) -> None:
     x, b = (torch.randn(5, 4, n, dtype=torch.float64, device=DEVICE) for n in (3, 6))
-    total, squares = sum_of_rows(x, b, transposed, at_once=1)
+    x, b, rows = x.flatten(0, 1), b.flatten(0, 1), Ragged((2, 7, 4, 4, 3), DEVICE)
+    total, squares = sum_of_rows(x, b, rows, transposed, at_once=1)
     torch.testing.assert_close(total, weight_gradient(x, b, transposed))
     for at_once in (2, 5, 9):
-        again = sum_of_rows(x, b, transposed, at_once)
+        again = sum_of_rows(x, b, rows, transposed, at_once)
         torch.testing.assert_close(again, (total, squares), rtol=1e-12, atol=1e-13)
 
 
@@ -292,3 +309,75 @@ def test_frozen_parameters_elsewhere_do_not_matter(frozen: str) -> None:
     after = collect(model, names, [G] * P, "response").table()
     torch.testing.assert_close(after.pp, before.pp)
     torch.testing.assert_close(after.var_sta, before.var_sta)
+
+
+def test_where_g_pla_is_zero_one_cotangent_gives_both(model: nn.Module) -> None:
+    """What ``head`` says of microbatches without a reward signal, in both engines, for beta above 0 and for 0."""
+    names = select(model, "mlp")
+    ids, _, sta = batch()
+    size = min(G, TwoGradients(model, names, rows=N, group=G).max_microbatch)
+    for beta, cut in itertools.product((BETA, 0.0), ((), layers(model))):
+        tables, plain = [], []
+        for short in (False, True):
+            model.zero_grad()
+            with TwoGradients(model, names, rows=N, group=G, layers=cut) as two:
+                for i, s in zip(ids.split(size), sta.split(size), strict=True):
+                    found = Cotangents(None if short else beta * s[..., None], s[..., None])
+                    two.add(
+                        lambda i=i: model(input_ids=i, use_cache=False).logits[:, :-1, 5:6],
+                        lambda _, found=found: found,
+                        beta,
+                        Ragged((T,) * len(i), DEVICE),
+                    )
+            tables.append(two.table())
+            two.resolve(make("none"), beta)
+            plain.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        assert (tables[1].ss > 0).any()
+        for column in ("ss", "var_sta"):
+            torch.testing.assert_close(getattr(tables[1], column), getattr(tables[0], column), rtol=1e-9, atol=1e-24)
+        for column in ("pp", "ps", "var_pla"):  # rounding in the long way, exactly 0 in the short one
+            assert (getattr(tables[0], column).abs() <= 1e-15 * tables[0].ss).all()
+            assert (getattr(tables[1], column).abs() <= 1e-15 * tables[0].ss).all()
+        assert plain[0].keys() == plain[1].keys()
+        for name, gradient in plain[0].items():
+            torch.testing.assert_close(plain[1][name], gradient, rtol=1e-9, atol=1e-14)
+
+
+def test_a_stream_beside_the_hidden_states_is_noticed() -> None:
+    """Embeddings that enter every layer carry gradients around the borders: such a model is not cut."""
+
+    model = ARCHITECTURES["llama"]()
+    assert len(layers(model)) == 2
+    shared = nn.Embedding(1, 16, dtype=torch.float64).to(DEVICE)
+    model.model.extra = shared
+    inner = model.model.layers[0].forward
+    model.model.layers[0].forward = lambda h, **kwargs: inner(h, **kwargs) + shared.weight[0]
+    assert len(layers(model)) == 2  # a parameter of its own is no stream
+    stream = []
+    embed = model.model.embed_tokens.register_forward_hook(lambda _m, _a, out: stream.append(out))
+    outer = model.model.layers[1].forward
+    model.model.layers[1].forward = lambda h, **kwargs: outer(h, **kwargs) + stream[-1]
+    assert layers(model) == []
+    embed.remove()
+
+
+def test_other_inputs_that_record_are_refused() -> None:
+    model = ARCHITECTURES["llama"]()
+    layer = model.model.layers[0]
+    hidden = torch.zeros(1, 2, 16, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    with Cut([layer]), pytest.raises(CannotCutError, match="more than hidden states"):
+        layer(hidden, position_embeddings=(hidden, hidden))
+
+
+def test_a_cut_leaves_the_model_as_it_was() -> None:
+    model = ARCHITECTURES["gpt2"]()
+    before = [vars(layer).get("forward") for layer in model.transformer.h]
+    found = layers(model)
+    assert [vars(layer).get("forward") for layer in found] == before
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_weights_of_taps_record_again_afterwards() -> None:
+    model = ARCHITECTURES["llama"]()
+    collect(model, select(model, "mlp"), [G] * P, "response", layers=layers(model))
+    assert all(p.requires_grad for p in model.parameters())

@@ -14,7 +14,19 @@ Parameters outside ``names`` get the plain gradient of ``pla + beta * sta``, as 
 May import the resolvers and nothing else of pcr_run.
 """
 
+from pcr_run.gradients.cut import cuttable
 from pcr_run.gradients.groups import group_index, group_name, place, select
-from pcr_run.gradients.portable import Resolution, TwoGradients, tappable
+from pcr_run.gradients.moments import Resolution
+from pcr_run.gradients.two import Cotangents, TwoGradients, tappable
 
-__all__ = ["Resolution", "TwoGradients", "group_index", "group_name", "place", "select", "tappable"]
+__all__ = [
+    "Cotangents",
+    "Resolution",
+    "TwoGradients",
+    "cuttable",
+    "group_index",
+    "group_name",
+    "place",
+    "select",
+    "tappable",
+]

@@ -1,14 +1,14 @@
-"""Taps: see a Linear's inputs and output cotangents during a backward pass, and make its weight gradient from them.
+"""Taps: see a Linear's inputs and output cotangents during a backward pass.
 
-Autograd only keeps the sum of a weight's gradient over the batch. A tap hangs under the module's output, receives the
-cotangent B [rows, T, out] beside the input X [rows, T, in], and forms B^T X per row or per group of rows, which costs
-the same multiplications as their sum. The input is kept by ``save_for_backward``, so activation checkpointing
+Autograd only keeps the sum of a weight's gradient over the batch. A tap hangs under the module's output and receives
+the cotangent B [rows, T, out] beside the input X [rows, T, in] (of packed rows: [1, M, ...]), of which weight gradients
+and their norms are made per row (``norms.py``). The input is kept by ``save_for_backward``, so activation checkpointing
 recomputes it like any other activation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 Sink = Callable[[Tensor, Tensor], None]
-"""Called with (X [rows, T, in], B [rows, T, out]) when a cotangent arrives."""
+"""Called with (X [..., in], B [..., out]) when a cotangent arrives."""
 
 
 class Tap(torch.autograd.Function):
@@ -86,46 +86,3 @@ def tap(module: nn.Module, anchor: Tensor, sink: Sink) -> torch.utils.hooks.Remo
         return Tap.apply(out, args[0], anchor, sink) if torch.is_grad_enabled() else None
 
     return module.register_forward_hook(hook)
-
-
-def weight_gradient(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
-    """B^T X summed over rows and positions, in the weight's layout ([out, in]; [in, out] when ``transposed``)."""
-    return weight_gradients(x.flatten(0, 1), b.flatten(0, 1), transposed)
-
-
-def weight_gradients(x: Tensor, b: Tensor, transposed: bool) -> Tensor:
-    """B^T X of each row by itself [rows, *weight]."""
-    return x.mT @ b if transposed else b.mT @ x
-
-
-def token_gram(x: Tensor) -> Tensor:
-    """Inner products of each row's positions [rows, T, T]."""
-    return x @ x.mT
-
-
-def row_squares(x_gram: Tensor, b: Tensor) -> Tensor:
-    """||B_i^T X_i||^2 of each row i [rows] without forming the products: sum_st (x_s . x_t)(b_s . b_t).
-
-    ``x_gram``: ``token_gram`` of the inputs, which both objectives share. The 'ghost norm' (Goodfellow 2015; Li et al.
-    2022): T^2 (in + out) multiplications a row.
-    """
-    return (x_gram * token_gram(b)).sum((1, 2))
-
-
-def ghost_is_cheaper(x: Tensor, b: Tensor) -> bool:
-    """Short rows: Grams of tokens cost less than writing and reading a weight-sized product per row."""
-    tokens, fan_in, fan_out = x.shape[1], x.shape[2], b.shape[2]
-    return tokens**2 * (fan_in + fan_out) < 40 * fan_in * fan_out  # 40: about ten operations per byte of traffic
-
-
-def products_at_once(x: Tensor, b: Tensor) -> int:
-    """Rows whose weight-sized products are formed together: on a CPU one, which stays in its cache.
-
-    On a GPU as many as have 2**25 entries (128 MiB in float32), since many small kernels cost most there.
-    """
-    return max(1, 2**25 // (x.shape[2] * b.shape[2])) if x.is_cuda else 1
-
-
-def chunks(rows: int, size: int) -> Iterable[slice]:
-    """Consecutive slices of ``size`` rows."""
-    return (slice(start, start + size) for start in range(0, rows, size))

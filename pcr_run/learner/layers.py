@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcr_run.gradients.groups import place
-from pcr_run.gradients.portable import Resolution, dot, each, grouped, square
+from pcr_run.gradients.moments import Resolution, dot, each, grouped, square
 from pcr_run.resolver import variance_alpha
 
 

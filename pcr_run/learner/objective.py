@@ -17,12 +17,17 @@ Example, two responses to one prompt, the first one right (advantage 1 / sqrt(2)
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pcr_run.errors import ConfigError
+
+T = TypeVar("T")
 
 ADVANTAGE_EPS = 1e-4
 """Added to the standard deviation of a group's rewards, as TRL does."""
@@ -43,49 +48,53 @@ class SurrogateTerm(Term):
     clipped: Tensor
 
 
-def zero_advantage(rewards: Tensor) -> Tensor:
-    """Groups [P] whose rewards [P, G] are all equal: nothing to learn from them."""
+def zero_advantage(rewards: Float[Tensor, "groups rows"]) -> Bool[Tensor, " groups"]:
+    """Groups whose rewards are all equal: nothing to learn from them."""
     return rewards.amax(-1) == rewards.amin(-1)
 
 
-def advantages(rewards: Tensor, kind: str) -> Tensor:
-    """Advantages [P, G] of G responses to each of P prompts; exactly 0 where a group's rewards are all equal.
+ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "standard": lambda rewards: rewards.std(-1, keepdim=True, correction=min(1, rewards.shape[-1] - 1)) + ADVANTAGE_EPS,
+    "dr_grpo": lambda rewards: torch.ones_like(rewards[:, :1]),
+}
+"""What a group's centred rewards [P, G] are divided by [P, 1]: the standard deviation with ddof 1 (Shao et al. 2024, as
+TRL); nothing (Liu et al. 2025)."""
 
-    ``standard``: centred and divided by (std + 1e-4), std with ddof 1 (Shao et al. 2024, as TRL).
-    ``dr_grpo``: centred only (Liu et al. 2025).
-    """
+
+def advantages(rewards: Float[Tensor, "groups rows"], kind: str) -> Float[Tensor, "groups rows"]:
+    """Advantages of G responses to each of P prompts by ``ADVANTAGES``; exactly 0 where a group's rewards are equal."""
     centred = rewards - rewards.mean(-1, keepdim=True)
-    match kind:
-        case "standard":
-            scale = rewards.std(-1, keepdim=True, correction=min(1, rewards.shape[-1] - 1)) + ADVANTAGE_EPS
-        case "dr_grpo":
-            scale = torch.ones_like(centred)
-        case _:
-            raise ConfigError("learner.advantage", f"unknown kind {kind!r}; standard or dr_grpo")
+    scale = known("learner.advantage", kind, ADVANTAGES)(rewards)
     return torch.where(zero_advantage(rewards)[:, None], 0.0, centred / scale)
 
 
-def token_weights(mask: Tensor, aggregation: str, max_new_tokens: int) -> Tensor:
-    """Weights [N, T], float64, that make a sum over tokens the wanted mean over a minibatch's N responses.
+AGGREGATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "sequence_mean": lambda mask, longest: mask / (len(mask) * mask.sum(-1, keepdim=True).clamp_min(1)),
+    "token_mean": lambda mask, longest: mask / mask.sum().clamp_min(1),
+    "constant": lambda mask, longest: mask / (len(mask) * longest),
+}
+"""Weights [N, T] of tokens from their mask: 1 / (N T_i) (paper Eq. 1), 1 / sum_i T_i (DAPO), 1 / (N longest) (Dr. GRPO)
+for T_i tokens in row i."""
 
-    ``mask`` [N, T] is true (1) where a token counts, T_i of them in row i. ``sequence_mean``: 1 / (N T_i) (paper
-    Eq. 1); ``token_mean``: 1 / sum_i T_i (DAPO); ``constant``: 1 / (N max_new_tokens) (Dr. GRPO). A row without tokens
-    weighs 0 and still counts in N.
+
+def token_weights(
+    mask: Bool[Tensor, "rows length"], aggregation: str, max_new_tokens: int
+) -> Float[Tensor, "rows length"]:
+    """Weights, float64, that make a sum over tokens the wanted mean over a minibatch's N responses.
+
+    ``mask`` is true (1) where a token counts. A row without tokens weighs 0 and still counts in N.
     """
-    mask = mask.to(torch.float64)
-    rows = max(len(mask), 1)
-    match aggregation:
-        case "sequence_mean":
-            return mask / (rows * mask.sum(-1, keepdim=True).clamp_min(1))
-        case "token_mean":
-            return mask / mask.sum().clamp_min(1)
-        case "constant":
-            return mask / (rows * max_new_tokens)
-    raise ConfigError("learner.aggregation", f"unknown {aggregation!r}; sequence_mean, token_mean or constant")
+    aggregate = known("learner.aggregation", aggregation, AGGREGATIONS)
+    return aggregate(mask.to(torch.float64), max_new_tokens)
 
 
 def surrogate(
-    logp: Tensor, old_logp: Tensor, advantage: Tensor, weight: Tensor, clip_low: float, clip_high: float
+    logp: Float[Tensor, "*tokens"],
+    old_logp: Float[Tensor, "*#tokens"],
+    advantage: Float[Tensor, "*#tokens"],
+    weight: Float[Tensor, "*#tokens"],
+    clip_low: float,
+    clip_high: float,
 ) -> SurrogateTerm:
     """L_pla = -sum w min(R A, clip(R, 1 - clip_low, 1 + clip_high) A), R = exp(logp - old_logp) (paper Eq. 2-3).
 
@@ -102,10 +111,12 @@ def surrogate(
     return SurrogateTerm(total(-weight * gain, counts), cotangent, counts & outside)
 
 
-def importance(difference: Tensor, mask: Tensor, level: str, cap: float) -> tuple[Tensor, float]:
-    """Truncated importance weights [N, T] of samples that another policy drew, and the share of tokens truncated.
+def importance(
+    difference: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], level: str, cap: float
+) -> tuple[Float[Tensor, "rows length"], float]:
+    """Truncated importance weights of samples that another policy drew, and the share of tokens truncated.
 
-    ``difference`` [N, T]: log-prob of each token under the learner's policy minus under the one that drew it. Weights
+    ``difference``: log-prob of each token under the learner's policy minus under the one that drew it. Weights
     are min(exp(difference), cap) per ``token``, or the product over a row's tokens, truncated, per ``sequence``
     (Ionides 2008; Yao et al. 2025, 'Your efficient RL framework secretly brings you off-policy RL training'). 1 where
     ``mask`` is false.
@@ -118,35 +129,53 @@ def importance(difference: Tensor, mask: Tensor, level: str, cap: float) -> tupl
     return torch.where(mask, ratio.clamp(max=cap), 1.0), truncated.item()
 
 
-def penalty(logp: Tensor, ref_logp: Tensor, weight: Tensor, kind: str) -> Term:
-    """L_sta from the sampled tokens alone, with d = ref_logp - logp; the cotangent is d L_sta / d logp.
+def k1(d: Tensor) -> tuple[Tensor, Tensor]:
+    """-d: the log-ratio itself; its expected gradient on policy is 0."""
+    return -d, torch.ones_like(d)
 
-    ``k1``: -d; ``k2``: d^2 / 2; ``k3``: exp(d) - d - 1 (Schulman 2020; k3 is the estimator of Shao et al. 2024).
-    k3 uses expm1, so that it keeps its digits near d = 0; its d stops at ``largest_exponent``, above which loss and
-    gradient stay where they are there.
+
+def k2(d: Tensor) -> tuple[Tensor, Tensor]:
+    """d^2 / 2: its gradient on policy is that of the KL."""
+    return d.square() / 2, -d
+
+
+def k3(d: Tensor) -> tuple[Tensor, Tensor]:
+    """exp(d) - d - 1 (Schulman 2020; the estimator of Shao et al. 2024), with expm1 to keep its digits near d = 0.
+
+    d stops at ``largest_exponent``, above which value and slope stay where they are there.
     """
+    d = d.clamp(max=largest_exponent(d.dtype))
+    growth = d.expm1()
+    return growth - d, -growth
+
+
+KL: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]] | None] = {"k1": k1, "k2": k2, "k3": k3, "exact": None}
+"""Estimators of the KL from sampled tokens: (value, derivative by logp) from d = ref_logp - logp; ``exact`` needs whole
+distributions (``exact_kl``)."""
+
+
+def penalty(
+    logp: Float[Tensor, "*tokens"], ref_logp: Float[Tensor, "*tokens"], weight: Float[Tensor, "*tokens"], kind: str
+) -> Term:
+    """L_sta by an estimator of ``KL`` from the sampled tokens alone; the cotangent is d L_sta / d logp."""
+    estimate = known("learner.kl", kind, KL)
+    if estimate is None:
+        raise ConfigError("learner.kl", f"{kind!r} needs whole distributions, not the sampled tokens alone")
     weight = weight.to(logp.dtype)
-    d = ref_logp - logp
-    match kind:
-        case "k1":
-            value, slope = -d, torch.ones_like(d)
-        case "k2":
-            value, slope = d.square() / 2, -d
-        case "k3":
-            d = d.clamp(max=largest_exponent(logp.dtype))
-            value, slope = d.expm1() - d, -d.expm1()
-        case _:
-            raise ConfigError("learner.kl", f"unknown estimator {kind!r}; k1, k2, k3 or exact")
+    value, slope = estimate(ref_logp - logp)
     counts = (weight != 0).expand_as(logp)
     return Term(total(weight * value, counts), torch.where(counts, weight * slope, 0.0))
 
 
-def exact_kl(logits: Tensor, ref_logits: Tensor, weight: Tensor) -> Term:
+def exact_kl(
+    logits: Float[Tensor, "tokens vocabulary"],
+    ref_logits: Float[Tensor, "tokens vocabulary"],
+    weight: Float[Tensor, " tokens"],
+) -> Term:
     """L_sta = sum_t w_t KL(softmax(logits_t) || softmax(ref_logits_t)), the paper's definition (Eq. 6).
 
-    ``logits`` and ``ref_logits`` [M, V], ``weight`` [M]. The cotangent [M, V] is d L_sta / d logits =
-    w p (log p - log q - KL). Entries of probability 0 (logit -inf) add nothing; the loss is infinite where the policy
-    has mass and the reference none.
+    The cotangent is d L_sta / d logits = w p (log p - log q - KL). Entries of probability 0 (logit -inf) add nothing;
+    the loss is infinite where the policy has mass and the reference none.
     """
     weight = weight.to(logits.dtype)
     logp = logits.log_softmax(-1)
@@ -158,8 +187,15 @@ def exact_kl(logits: Tensor, ref_logits: Tensor, weight: Tensor) -> Term:
     return Term(total(weight * kl, counts), cotangent)
 
 
-def total(values: Tensor, counts: Tensor) -> Tensor:
-    """Sum in float64 over the tokens that count, 0-d."""
+def known(key: str, name: str, table: Mapping[str, T]) -> T:
+    """The entry ``name`` of a table; ConfigError under ``key`` where it has none."""
+    if name not in table:
+        raise ConfigError(key, f"{name!r} is not known; right: {', '.join(table)}")
+    return table[name]
+
+
+def total(values: Float[Tensor, "*tokens"], counts: Bool[Tensor, "*tokens"]) -> Float[Tensor, ""]:
+    """Sum in float64 over the tokens that count."""
     return torch.where(counts, values, 0.0).sum(dtype=torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""Token log-probs of a causal LM, from features and a head that is applied to a few tokens at a time."""
+"""A causal LM as a policy: hidden states of rows of tokens, and a head that is applied to a few of them at a time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from pcr_run.model import packing
+from pcr_run.model.packing import Tokens
+from pcr_run.ragged import Ragged
 
 LOGITS_AT_ONCE = 2**25
 """Entries of the largest logits block (128 MiB in float32)."""
@@ -19,14 +24,26 @@ class Policy:
     """A model seen as ``head(features(ids))``.
 
     ``features``: token ids [rows, T] -> [rows, T, d]; ``head``: [M, d] -> logits [M, V]. Where a model does more to its
-    logits than one output projection, or its head is measured too, features are the logits and the head is the
-    identity.
+    logits than one linear layer, or its head is measured too, features are the logits and the head is the identity.
+    ``packed``: the model takes rows without padding.
     """
 
-    features: Callable[[Tensor], Tensor]
+    features: Callable[..., Tensor]
     head: Callable[[Tensor], Tensor]
     head_parameters: list[nn.Parameter]
     vocabulary: int
+    packed: bool
+
+    def hidden(self, tokens: Tokens) -> Float[Tensor, "tokens width"]:
+        """Features of every token, given those before it in its row."""
+        if self.packed:
+            return self.features(**packing.inputs(tokens))[0]
+        # Right-padded rows under causal attention need no mask: real tokens never see the padding.
+        return tokens.rows.flat(self.features(input_ids=tokens.rows.pad(tokens.ids)))
+
+    def seen(self, rows: Ragged) -> Ragged:
+        """The rows as the model's modules see them in ``hidden``, padding included."""
+        return rows if self.packed else Ragged((rows.longest,) * len(rows), rows.device)
 
 
 @torch.no_grad()
@@ -35,24 +52,20 @@ def split(model: PreTrainedModel, whole: bool = False) -> Policy:
 
     Whether the logits are the head's output is tried on a few tokens, since configs do not tell (soft caps, scales).
     """
-    # Right-padded rows under causal attention need no mask: real tokens never see the padding.
     head, backbone = model.get_output_embeddings(), model.base_model
+    vocabulary, packed = model.config.get_text_config().vocab_size, packing.enabled(model)
 
-    def logits(ids: Tensor) -> Tensor:
-        return model(input_ids=ids, use_cache=False).logits
+    def logits(input_ids: Tensor, **more: Tensor) -> Tensor:
+        return model(input_ids=input_ids, use_cache=False, **more).logits
 
-    vocabulary = model.config.get_text_config().vocab_size
-    if not whole and head is not None and backbone is not model:
+    def features(input_ids: Tensor, **more: Tensor) -> Tensor:
+        return backbone(input_ids=input_ids, use_cache=False, **more).last_hidden_state
+
+    if not whole and type(head) is nn.Linear and backbone is not model:
         ids = torch.arange(6, device=model.device).view(2, 3) % vocabulary
-        hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state
-        if torch.allclose(head(hidden).float(), logits(ids).float(), rtol=1e-4, atol=1e-5):
-            return Policy(
-                lambda ids: backbone(input_ids=ids, use_cache=False).last_hidden_state,
-                head,
-                [p for p in head.parameters() if p.requires_grad],
-                vocabulary,
-            )
-    return Policy(logits, lambda features: features, [], vocabulary)
+        if torch.allclose(head(features(ids)).float(), logits(ids).float(), rtol=1e-4, atol=1e-5):
+            return Policy(features, head, [p for p in head.parameters() if p.requires_grad], vocabulary, packed)
+    return Policy(logits, lambda features: features, [], vocabulary, packed)
 
 
 def blocks(tokens: int, vocabulary: int) -> Iterator[slice]:
@@ -61,27 +74,40 @@ def blocks(tokens: int, vocabulary: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, tokens, size))
 
 
-def token_logits(policy: Policy, features: Tensor, temperature: float) -> Tensor:
-    """Logits [M, V] at the sampling temperature, in float32 or wider."""
+def token_logits(
+    policy: Policy, features: Float[Tensor, "tokens width"], temperature: float
+) -> Float[Tensor, "tokens vocabulary"]:
+    """Logits at the sampling temperature, in float32 or wider."""
     logits = policy.head(features)
     return (logits if logits.dtype == torch.float64 else logits.float()) / temperature
 
 
-def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probs [M] of the target tokens [M] under logits [M, V]."""
-    return logits.log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+def token_logprobs(
+    logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    """Log-probs of the target tokens."""
+    return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 @torch.no_grad()
-def logprobs(policy: Policy, ids: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    """Log-probs [M] of the tokens ``ids[mask]`` given what precedes them, in row-major order. ids, mask: [rows, T]."""
-    features = policy.features(ids)[:, :-1][mask[:, 1:]]
-    targets = ids[mask]
+def sampled_logprobs(
+    policy: Policy, tokens: Tokens, sampled: Int[Tensor, " sampled"], temperature: float
+) -> Float[Tensor, " sampled"]:
+    """Log-probs of the tokens at the indices ``sampled``, given what precedes each of them in its row."""
+    features, targets = policy.hidden(tokens)[sampled - 1], tokens.ids[sampled]
     parts = [
         token_logprobs(token_logits(policy, features[block], temperature), targets[block])
         for block in blocks(len(targets), policy.vocabulary)
     ]
     return torch.cat(parts) if parts else features.new_zeros(0)
+
+
+def logprobs(
+    policy: Policy, ids: Int[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], temperature: float
+) -> Float[Tensor, " sampled"]:
+    """Log-probs of the tokens ``ids[mask]`` given what precedes them, in row-major order."""
+    tokens = Tokens.of(ids, [ids.shape[1]] * len(ids))
+    return sampled_logprobs(policy, tokens, mask.flatten().nonzero().flatten(), temperature)
 
 
 def freeze(model: PreTrainedModel) -> PreTrainedModel:

@@ -15,7 +15,8 @@ import torch
 
 from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampling, Score, Verdict
 from pcr_run.learner import objective
-from pcr_run.learner.learner import Batch, Learner
+from pcr_run.learner.batch import Batch
+from pcr_run.learner.learner import Learner
 from pcr_run.reward import stop_on_failures
 from pcr_run.schema import Config
 from pcr_run.seeds import derive, take

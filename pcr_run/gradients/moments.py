@@ -1,0 +1,152 @@
+"""Means, squared norms and variances of one parameter's gradient, from pieces of the batch as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pcr_run.gradients.groups import group_index
+from pcr_run.resolver import GradientTable
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The variance's unit: parts of ``part`` consecutive rows inside wholes of ``whole`` rows.
+
+    With n = whole / part parts u_i in each whole, scaled so that the batch gradient is their mean, the variance of the
+    batch gradient is estimated by the sum over wholes of (n sum_i ||g_i||^2 - ||sum_i g_i||^2) / (n - 1), where g_i is
+    the part's additive share of the batch gradient. Units `response` (parts: responses, wholes: prompts), `query`
+    (prompts, the batch) and `microbatch` (microbatches, the batch) are all of this form.
+    """
+
+    part: int
+    whole: int
+
+    @classmethod
+    def of(cls, name: str, rows: int, group: int, microbatch: int | None = None) -> Self:
+        """The unit called ``name`` for a batch of ``rows`` responses in groups of ``group``."""
+        part, whole = {"response": (1, group), "query": (group, rows), "microbatch": (microbatch or rows, rows)}[name]
+        if whole < 2 * part or whole % part or rows % whole:
+            raise ValueError(
+                f"unit {name}: {rows} rows, wholes of {whole} and parts of {part} leave nothing to compare"
+            )
+        return cls(part, whole)
+
+    @property
+    def piece(self) -> int:
+        """Rows whose gradient is formed at once: a part, or a whole where parts are single rows."""
+        return self.whole if self.part == 1 else self.part
+
+
+class SquaredNorms:
+    """Sum of squared norms of the gradients of consecutive blocks of ``size`` rows, from pieces of any smaller size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.sum: Tensor | float = 0.0
+        self._open: Tensor | None = None
+        self._filled = 0
+
+    def add(self, piece: Tensor | None, rows: int) -> None:
+        """Take the gradient of the next ``rows`` rows, None where it is 0; a block's rows may come in several pieces.
+
+        ``piece`` is not kept as it is: it may change afterwards.
+        """
+        if rows == self.size:
+            self.sum = self.sum if piece is None else self.sum + square(piece)
+            return
+        if self._filled + rows > self.size:
+            raise ValueError(f"{rows} rows do not fit into a block of {self.size} that has {self._filled}")
+        if piece is not None:
+            self._open = piece.clone() if self._open is None else self._open.add_(piece)
+        self._filled += rows
+        if self._filled == self.size:
+            self.sum = self.sum if self._open is None else self.sum + square(self._open)
+            self._open, self._filled = None, 0
+
+
+class Moments:
+    """One objective's gradient of one parameter over the batch, and the squared norms that its variance needs."""
+
+    def __init__(self, parameter: nn.Parameter, unit: Unit) -> None:
+        self.unit = unit
+        self.parts, self.wholes = SquaredNorms(unit.part), SquaredNorms(unit.whole)
+        self._parameter = parameter
+        self._total: Tensor | None = None
+
+    def add(self, piece: Tensor | None, rows: int, squares_apart: bool = False) -> None:
+        """Add the gradient of the next ``rows`` rows, None where it is 0; the tensor is taken over.
+
+        ``squares_apart``: the squared norms of parts inside it come by ``add_squares``.
+        """
+        if piece is not None:
+            piece = piece.to(wide(piece.dtype))
+        if not squares_apart:
+            self.parts.add(piece, rows)
+        self.wholes.add(piece, rows)
+        if piece is not None:
+            self._total = piece if self._total is None else self._total.add_(piece)
+
+    def add_squares(self, row_sum: Tensor) -> None:
+        """Add squared norms of parts whose gradients come, or came, by ``add``."""
+        self.parts.sum = self.parts.sum + row_sum
+
+    @property
+    def total(self) -> Tensor:
+        """The batch gradient, in the parameter's shape."""
+        if self._total is None:
+            self._total = torch.zeros_like(self._parameter, dtype=wide(self._parameter.dtype), requires_grad=False)
+        return self._total
+
+    def variance(self) -> Float[Tensor, ""]:
+        """Trace of the covariance of the batch gradient, float64; clamped at 0 against rounding."""
+        n = self.unit.whole // self.unit.part
+        spread = n * torch.as_tensor(self.parts.sum) - torch.as_tensor(self.wholes.sum)
+        return (spread / (n - 1)).to(torch.float64).clamp_min(0.0)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What one update measured and did, per named parameter: the table [K] and the weights a, b [K], float64."""
+
+    table: GradientTable
+    a: Float[Tensor, " parameters"]
+    b: Float[Tensor, " parameters"]
+
+
+def grouped(
+    names: Sequence[str], table: GradientTable, granularity: str
+) -> tuple[list[str], Int[Tensor, " parameters"], GradientTable]:
+    """Sum a per-parameter table into groups: names of the groups [K], each parameter's group index, the table [K].
+
+    Squared norms, inner products and traces of covariances add up over parameters.
+    """
+    groups, index = group_index(names, granularity)
+    where = torch.tensor(index, dtype=torch.long)
+    zeros = torch.zeros(len(groups), dtype=torch.float64)
+    return groups, where, each(table, lambda column: zeros.index_add(0, where, column))
+
+
+def each(table: GradientTable, function: Callable[[Tensor], Tensor]) -> GradientTable:
+    """Apply ``function`` to every column."""
+    return GradientTable(*(function(getattr(table, column.name)) for column in fields(table)))
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums of a dtype are kept in: float32 for the half-precision ones."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def square(x: Tensor) -> Float[Tensor, ""]:
+    """||x||^2, float64."""
+    return dot(x, x)
+
+
+def dot(x: Tensor, y: Tensor) -> Float[Tensor, ""]:
+    """<x, y>, float64: along the last dimension in the tensors' own precision, as their products were, then float64."""
+    return torch.linalg.vecdot(x, y).sum(dtype=torch.float64)

@@ -1,0 +1,108 @@
+"""Weight gradients B^T X of blocks of rows, and the squared norm of each row's, which both objectives need.
+
+X [M, in] and B [M, out] are flat: the tokens of one row after those of the other. A row's norm comes from Grams of its
+tokens where it is short (no product is formed), else from its product; both are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pcr_run.gradients.moments import square, wide
+from pcr_run.ragged import Ragged
+
+
+def weight_gradient(
+    x: Float[Tensor, "*block tokens fan_in"], b: Float[Tensor, "*block tokens fan_out"], transposed: bool
+) -> Float[Tensor, "*block _ _"]:
+    """B^T X in the weight's layout: [out, in]; [in, out] when ``transposed``."""
+    return x.mT @ b if transposed else b.mT @ x
+
+
+def token_gram(x: Float[Tensor, "rows length width"]) -> Float[Tensor, "rows length length"]:
+    """Inner products of each row's tokens."""
+    return x @ x.mT
+
+
+def row_squares(
+    x_gram: Float[Tensor, "rows length length"], b: Float[Tensor, "rows length fan_out"]
+) -> Float[Tensor, " rows"]:
+    """||B_i^T X_i||^2 of each row i without forming the products: sum_st (x_s . x_t)(b_s . b_t).
+
+    ``x_gram``: ``token_gram`` of the inputs, which both objectives share. The 'ghost norm' (Goodfellow 2015; Li et al.
+    2022): T^2 (in + out) multiplications a row.
+    """
+    return (x_gram * token_gram(b)).sum((1, 2))
+
+
+OPERATIONS = {"cpu": 120, "cuda": 1000}
+"""Multiplications that take as long as writing a product's entry and reading it again: on a CPU what was fastest for
+the embedded model (benchmarks/learner.py), on a GPU by its data sheet."""
+
+
+def gram_is_cheaper(length: int, fan_in: int, fan_out: int, device: str) -> bool:
+    """Short rows: Grams of tokens cost less than a weight-sized product per row."""
+    return length**2 * (fan_in + fan_out) < OPERATIONS.get(device, 1000) * fan_in * fan_out
+
+
+class ShortRows:
+    """Some rows of a microbatch, at least one, whose norms come from Grams; keeps those of their inputs."""
+
+    def __init__(self, x: Float[Tensor, "tokens fan_in"], rows: Ragged, chosen: list[int]) -> None:
+        every = len(chosen) == len(rows)
+        self.rows = rows if every else rows.only(chosen)
+        self.tokens: Tensor | None = None if every else rows.tokens(chosen)
+        self.gram = token_gram(self._padded(x))
+
+    def _padded(self, flat: Tensor) -> Tensor:
+        return self.rows.pad(flat if self.tokens is None else flat[self.tokens])
+
+    def squares(self, b: Float[Tensor, "tokens fan_out"]) -> Float[Tensor, ""]:
+        """Sum of the rows' squared norms, float64."""
+        return row_squares(self.gram, self._padded(b)).sum(dtype=torch.float64)
+
+
+def runs(short: list[bool], start: int, stop: int) -> Iterator[tuple[bool, int, int]]:
+    """Consecutive rows of one kind among ``start`` to ``stop``: (short or not, first, end)."""
+    for kind, members in groupby(range(start, stop), key=short.__getitem__):
+        first, *_, last = (rows := list(members))[0], rows[-1]
+        yield kind, first, last + 1
+
+
+def sum_of_rows(
+    x: Float[Tensor, "tokens fan_in"], b: Float[Tensor, "tokens fan_out"], rows: Ragged, transposed: bool, at_once: int
+) -> tuple[Float[Tensor, "_ _"], Float[Tensor, ""]]:
+    """Gradient of a block of rows and the sum of its rows' squared norms, from the products of ``at_once`` rows."""
+    total: Tensor | None = None
+    squares = torch.zeros((), dtype=torch.float64, device=x.device)
+    for start in range(0, len(rows), at_once):
+        block = rows.only(range(start, min(start + at_once, len(rows))))
+        tokens = slice(rows.borders[start], rows.borders[start + len(block)])
+        products = products_of(x[tokens], b[tokens], block, transposed)
+        squares = squares + square(products)
+        piece = products.sum(0, dtype=wide(products.dtype)) if len(products) > 1 else products[0]
+        total = piece.to(wide(piece.dtype)) if total is None else total.add_(piece)
+    assert total is not None
+    return total, squares
+
+
+def products_of(x: Tensor, b: Tensor, rows: Ragged, transposed: bool) -> Float[Tensor, "rows _ _"]:
+    """The product of each row; ragged ones by one grouped kernel in bfloat16 on a GPU, else padded."""
+    if not rows.uniform and x.is_cuda and x.dtype == b.dtype == torch.bfloat16:
+        ends = torch.tensor(rows.borders[1:], dtype=torch.int32, device=x.device)
+        left, right = (x, b) if transposed else (b, x)
+        return torch.nn.functional.grouped_mm(left.mT, right, offs=ends)
+    return weight_gradient(rows.pad(x), rows.pad(b), transposed)
+
+
+def products_at_once(x: Tensor, b: Tensor) -> int:
+    """Rows whose weight-sized products are formed together: on a CPU one, which stays in its cache.
+
+    On a GPU as many as have 2**25 entries (128 MiB in float32), since many small kernels cost most there.
+    """
+    return max(1, 2**25 // (x.shape[-1] * b.shape[-1])) if x.is_cuda else 1

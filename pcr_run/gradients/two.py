@@ -1,0 +1,295 @@
+"""Two gradients and their variances from one forward pass, and an update made of them in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import TracebackType
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pcr_run.gradients.cut import Context, Cut, Segment
+from pcr_run.gradients.moments import Moments, Resolution, Unit, dot, each, grouped, square
+from pcr_run.gradients.norms import ShortRows, gram_is_cheaper, products_at_once, runs, sum_of_rows, weight_gradient
+from pcr_run.gradients.taps import Sink, linear_modules, row_preserving, tap
+from pcr_run.ragged import Ragged
+from pcr_run.resolver import GradientTable, Resolver
+
+
+@dataclass(frozen=True)
+class Cotangents:
+    """What two losses say of a tensor, in its shape: the derivatives of L_pla + beta L_sta and of L_sta.
+
+    ``sta`` None: nothing is kept apart. ``total`` None: L_pla does not depend on the tensor, so it is beta ``sta``.
+    """
+
+    total: Float[Tensor, "*shape"] | None
+    sta: Float[Tensor, "*shape"] | None
+
+
+class _Pass(Enum):
+    """Which cotangent is on its way down."""
+
+    FIRST = auto()  # that of L_sta, which waits in each tap for the second
+    SECOND = auto()  # that of the sum
+    ALONE = auto()  # beta times that of L_sta, where there is no other
+
+
+class TwoGradients:
+    """Collects g_pla and g_sta of chosen parameters over the microbatches of one update.
+
+    ``names``: parameters to keep the two gradients of; without any, a microbatch costs an ordinary backward pass.
+    ``rows``: responses in the update, N = P * G, prompt-major. ``group``: G. ``unit``: see Unit. Microbatches come in
+    order, each with whole groups or a part of one. ``layers``: of the model (see ``cut.cuttable``), to carry both
+    cotangents down layer by layer, with ``recompute`` of each one's activations in ``context``; without layers they go
+    through the whole graph, one after the other. Memory: one extra copy of the named parameters for g_sta; one more
+    per objective while a group is split over microbatches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        *,
+        rows: int,
+        group: int,
+        unit: str = "response",
+        microbatch: int | None = None,
+        tapped: dict[str, nn.Module] | None = None,
+        layers: Sequence[nn.Module] = (),
+        recompute: bool = False,
+        context: Context = nullcontext,
+    ) -> None:
+        self.names, self.rows = list(names), rows
+        self.unit = Unit.of(unit, rows, group, microbatch) if names else Unit(rows, rows)
+        named = dict(model.named_parameters())
+        self._parameters = {name: named[name] for name in self.names}
+        self._tapped = tappable(model, self.names) if tapped is None else tapped
+        by_tap = {f"{path}.{leaf}" for path in self._tapped for leaf in ("weight", "bias")}
+        self._by_tap = [p for name, p in self._parameters.items() if name in by_tap]
+        self._dense = [name for name in self.names if name not in by_tap]
+        self._pla = {name: Moments(p, self.unit) for name, p in self._parameters.items()}
+        self._sta = {name: Moments(p, self.unit) for name, p in self._parameters.items()}
+        self._cut = Cut(layers, recompute, context) if layers else None
+        self._anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
+        self._pass, self._beta = _Pass.SECOND, 0.0
+        self._waiting: dict[str, Tensor] = {}  # cotangents of the first pass, until the second one comes by
+        self._layout: Ragged | None = None
+        self._seen = 0
+
+    @property
+    def max_microbatch(self) -> int:
+        """Most rows in one microbatch: parameters that are no plain matrix weight are only split by it."""
+        return self.unit.part if self._dense else self.rows
+
+    def __enter__(self) -> Self:
+        self._entered = ExitStack()
+        for path, module in self._tapped.items():
+            self._entered.callback(tap(module, self._anchor, self._receive(path)).remove)
+        for parameter in self._by_tap:  # their gradients are made by taps
+            parameter.requires_grad_(False)
+            self._entered.callback(parameter.requires_grad_, True)
+        if self._cut is not None:
+            self._entered.enter_context(self._cut)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._entered.close()
+        self._waiting.clear()
+
+    def backward(self, pla: Tensor, sta: Tensor, beta: float, rows: int) -> None:
+        """Add one microbatch of ``rows`` responses: scalar losses ``pla`` and ``sta`` on one graph."""
+        losses = torch.stack([pla, sta])
+        self._pull(losses, Cotangents(losses.new_tensor([1.0, beta]), losses.new_tensor([0.0, 1.0])), beta, rows)
+
+    def add(
+        self, forward: Callable[[], Tensor], head: Callable[[Tensor], Cotangents], beta: float, layout: Ragged
+    ) -> None:
+        """Add one microbatch: what ``forward`` gives, and what the losses say of it by ``head``.
+
+        ``layout``: its rows as the model's modules see them.
+        """
+        output = forward()
+        self._layout = layout
+        self._pull(output, head(output.detach()), beta, len(layout))
+
+    def _pull(self, output: Tensor, at: Cotangents, beta: float, rows: int) -> None:
+        """Carry the cotangents down, segment by segment, that of L_sta first: its pass computes no weight gradient."""
+        if rows > self.max_microbatch:
+            raise ValueError(f"{rows} rows at once, but {self._dense[0]} allows only {self.max_microbatch}")
+        total, sta, alone = at.total, at.sta, at.total is None
+        if alone:
+            assert sta is not None
+            if beta > 0:
+                total, sta = beta * sta, None
+            else:  # g_pla is 0 and counts for nothing in the sum either, but its zeros must be there
+                total, alone = torch.zeros_like(sta), False
+        self._beta = beta
+        dense = [self._parameters[name] for name in self._dense]
+        dense_sta: list[Tensor | None] = [None] * len(dense)
+        for parameter in dense:
+            parameter.grad = None
+        segments = [Segment(None, lambda: output)] if self._cut is None else self._cut.take(output)
+        for segment in segments:
+            out = segment.output()
+            if not out.requires_grad:
+                break
+            leaf = [] if segment.leaf is None else [segment.leaf]
+            down: Tensor | None = None
+            if sta is not None:
+                self._pass = _Pass.FIRST
+                found = list(
+                    torch.autograd.grad(out, [self._anchor, *leaf, *dense], sta, retain_graph=True, allow_unused=True)
+                )[1:]
+                down = found.pop(0) if leaf else None
+                dense_sta = [_sum(a, b) for a, b in zip(dense_sta, found, strict=True)]
+            self._pass = _Pass.ALONE if alone else _Pass.SECOND
+            torch.autograd.backward(out, total)
+            if segment.leaf is None:
+                break
+            total, sta = segment.leaf.grad, down
+            segment.leaf.grad = None
+        self._anchor.grad = None
+        for name, parameter, from_sta in zip(self._dense, dense, dense_sta, strict=True):
+            found_total, parameter.grad = parameter.grad, None
+            if alone:
+                self._pla[name].add(None, rows)
+                self._sta[name].add(None if found_total is None else found_total / beta, rows)
+            else:
+                self._pla[name].add(_sum(found_total, None if from_sta is None else -beta * from_sta), rows)
+                self._sta[name].add(from_sta, rows)
+        self._layout = None
+        self._seen += rows
+
+    def _receive(self, path: str) -> Sink:
+        module = self._tapped[path]
+        transposed = not isinstance(module, nn.Linear)  # Conv1D keeps [in, out]
+
+        def sink(x: Tensor, cotangent: Tensor) -> None:
+            if self._pass is _Pass.FIRST:
+                self._waiting[path] = cotangent
+                return
+            layout = self._layout or Ragged((x.shape[1],) * len(x), x.device)
+            if self._pass is _Pass.ALONE:
+                pla, sta = None, cotangent / self._beta
+            else:
+                sta = self._waiting.pop(path)
+                pla = cotangent - self._beta * sta
+            x = x.to(cotangent.dtype).flatten(0, -2)
+            flat = [(self._pla, None if pla is None else pla.flatten(0, -2)), (self._sta, sta.flatten(0, -2))]
+            self._weights(path, transposed, x, flat, layout)
+            for moments, b in flat:
+                if (bias := moments.get(f"{path}.bias")) is not None:
+                    self._bias(bias, b, layout)
+
+        return sink
+
+    def _weights(
+        self,
+        path: str,
+        transposed: bool,
+        x: Float[Tensor, "tokens fan_in"],
+        cotangents: Sequence[tuple[dict[str, Moments], Float[Tensor, "tokens fan_out"] | None]],
+        layout: Ragged,
+    ) -> None:
+        """Weight gradients of one microbatch, piece by piece, with what the variance needs."""
+        fan_in, fan_out = x.shape[-1], cotangents[1][1].shape[-1]  # type: ignore[union-attr]
+        by_row = self.unit.part == 1
+        short = [not by_row or gram_is_cheaper(length, fan_in, fan_out, x.device.type) for length in layout.lengths]
+        grams = ShortRows(x, layout, [i for i, kind in enumerate(short) if kind]) if by_row and any(short) else None
+        step = min(self.unit.piece, len(layout))
+        for moments, b in cotangents:
+            weight = moments.get(f"{path}.weight")
+            if weight is None:
+                continue
+            if b is None:
+                for start in range(0, len(layout), step):
+                    weight.add(None, min(step, len(layout) - start), by_row)
+                continue
+            if grams is not None:
+                weight.add_squares(grams.squares(b))
+            for start in range(0, len(layout), step):
+                stop = min(start + step, len(layout))
+                piece: Tensor | None = None
+                for kind, first, end in runs(short, start, stop):
+                    tokens = slice(layout.borders[first], layout.borders[end])
+                    if kind:
+                        part = weight_gradient(x[tokens], b[tokens], transposed)
+                    else:
+                        rows = layout.only(range(first, end))
+                        part, squares = sum_of_rows(x[tokens], b[tokens], rows, transposed, products_at_once(x, b))
+                        weight.add_squares(squares)
+                    piece = part if piece is None else piece.add_(part)
+                weight.add(piece, stop - start, by_row)
+
+    def _bias(self, bias: Moments, b: Float[Tensor, "tokens fan_out"] | None, layout: Ragged) -> None:
+        step = min(self.unit.piece, len(layout))
+        per_row = None
+        if b is not None:
+            per_row = layout.pad(b).sum(1)
+            if self.unit.part == 1:
+                bias.add_squares(square(per_row))
+        for start in range(0, len(layout), step):
+            stop = min(start + step, len(layout))
+            bias.add(None if per_row is None else per_row[start:stop].sum(0), stop - start, self.unit.part == 1)
+
+    def table(self) -> GradientTable:
+        """Gramian entries and variances of each named parameter, float64 [len(names)]; call before ``apply``."""
+        if self._seen != self.rows:
+            raise ValueError(f"the update has {self.rows} rows, but {self._seen} came")
+        pairs = [(self._pla[name], self._sta[name]) for name in self.names]
+        columns = (
+            [square(p.total) for p, _ in pairs],
+            [dot(p.total, s.total) for p, s in pairs],
+            [square(s.total) for _, s in pairs],
+            [p.variance() for p, _ in pairs],
+            [s.variance() for _, s in pairs],
+        )
+        return GradientTable(*(torch.stack(column).cpu() for column in columns))
+
+    def plasticity(self) -> dict[str, Tensor]:
+        """g_pla of each named parameter; call before ``apply``."""
+        return {name: self._pla[name].total for name in self.names}
+
+    def stability(self) -> dict[str, Tensor]:
+        """g_sta of each named parameter."""
+        return {name: self._sta[name].total for name in self.names}
+
+    def apply(self, a: Float[Tensor, " names"], b: Float[Tensor, " names"]) -> None:
+        """Set ``.grad`` of each named parameter to a * g_pla + b * g_sta, in place."""
+        for name, a_i, b_i in zip(self.names, a.tolist(), b.tolist(), strict=True):
+            update = self._pla[name].total.mul_(a_i).add_(self._sta[name].total, alpha=b_i)
+            self._parameters[name].grad = update.to(self._parameters[name].dtype)
+
+    def resolve(
+        self, resolver: Resolver, beta: float, granularity: str = "layer", acting: Collection[str] | None = None
+    ) -> Resolution:
+        """Apply ``resolver`` to the parameters ``acting`` (default: all named); the plain sum to the others."""
+        table = self.table()
+        chosen = [i for i, name in enumerate(self.names) if acting is None or name in acting]
+        _, index, groups = grouped(
+            [self.names[i] for i in chosen], each(table, lambda column: column[chosen]), granularity
+        )
+        a_group, b_group = resolver(groups, beta)
+        a, b = (
+            torch.ones(len(self.names), dtype=torch.float64),
+            torch.full((len(self.names),), beta, dtype=torch.float64),
+        )
+        a[chosen], b[chosen] = a_group[index], b_group[index]
+        self.apply(a, b)
+        return Resolution(table, a, b)
+
+
+def tappable(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Modules whose weights among ``names`` can be split by response inside a batch."""
+    return row_preserving(model, linear_modules(model, names), lambda ids: model(input_ids=ids, use_cache=False))
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """a + b, where None is 0."""
+    return b if a is None else a if b is None else a + b

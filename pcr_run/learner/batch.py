@@ -1,0 +1,190 @@
+"""A step's responses, and how they are dealt out to microbatches: whole rows, groups together, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pcr_run.learner import objective
+from pcr_run.model.packing import Tokens
+from pcr_run.schema import LearnerConfig
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's responses, N = P * G rows, prompt-major, right-padded to T.
+
+    ``ids`` [N, T] prompt and response tokens; ``mask`` [N, T] true where a token was sampled and counts; ``advantages``
+    [N]; ``kl`` [N] 1 where the row's KL counts, else 0; ``group`` G; ``drawn`` [N, T] log-probs of the sampled tokens
+    under the policy that the rollout worker sampled from, 0 elsewhere.
+    """
+
+    ids: Int[Tensor, "rows length"]
+    mask: Bool[Tensor, "rows length"]
+    drawn: Float[Tensor, "rows length"]
+    advantages: Float[Tensor, " rows"]
+    kl: Float[Tensor, " rows"]
+    group: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row up to its last one that counts, at least 1: what follows changes nothing."""
+        ends = torch.arange(1, self.mask.shape[1] + 1, device=self.mask.device)
+        return torch.where(self.mask, ends, 1).amax(1).tolist()
+
+
+def cut(batch: Batch | Minibatch, rows: list[int], lengths: Sequence[int]) -> tuple[Tokens, Bool[Tensor, " tokens"]]:
+    """Some rows of a batch without what follows their ``lengths``, and their mask."""
+    chosen = torch.tensor(rows, device=batch.ids.device)
+    ends = [lengths[i] for i in rows]
+    mask = Tokens.of(batch.mask[chosen].long(), ends).ids.bool()
+    return Tokens.of(batch.ids[chosen], ends), mask
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a minibatch without padding.
+
+    ``sampled``: indices of the tokens that count, in ``tokens``. The rest stands at these: both losses' token weights,
+    advantages, log-probs by the rollout worker (``drawn``) and by the learner's policy of that time (``old``, None
+    where it is the present one). ``informative``: some advantage is not 0.
+    """
+
+    tokens: Tokens
+    sampled: Int[Tensor, " sampled"]
+    advantage: Float[Tensor, " sampled"]
+    weight: Float[Tensor, " sampled"]
+    kl_weight: Float[Tensor, " sampled"]
+    drawn: Float[Tensor, " sampled"]
+    old: Float[Tensor, " sampled"] | None
+    informative: bool
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """Indices of rows of a minibatch, and whether one of them has an advantage that is not 0."""
+
+    rows: list[int]
+    informative: bool
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """The rows of one optimizer step: whole groups, with both losses' token weights [n, T] normalised over them."""
+
+    ids: Int[Tensor, "rows length"]
+    mask: Bool[Tensor, "rows length"]
+    drawn: Float[Tensor, "rows length"]
+    advantages: Float[Tensor, " rows"]
+    weight: Float[Tensor, "rows length"]
+    kl_weight: Float[Tensor, "rows length"]
+    old: Float[Tensor, "rows length"] | None
+    lengths: list[int]
+    informative: list[bool]
+    group: int
+
+    @classmethod
+    def of(
+        cls,
+        batch: Batch,
+        part: slice,
+        lengths: list[int],
+        importance: Float[Tensor, "rows length"],
+        old: Float[Tensor, "rows length"] | None,
+        cfg: LearnerConfig,
+        max_new_tokens: int,
+    ) -> Self:
+        """Rows ``part`` of a batch; ``importance`` weighs the reward's part."""
+        mask, advantages = batch.mask[part], batch.advantages[part]
+        weight = objective.token_weights(mask, cfg.aggregation, max_new_tokens)
+        return cls(
+            batch.ids[part],
+            mask,
+            batch.drawn[part],
+            advantages,
+            weight * importance[part],
+            weight * batch.kl[part, None],
+            None if old is None else old[part],
+            lengths,
+            (advantages != 0).tolist(),
+            batch.group,
+        )
+
+    def __getitem__(self, part: Microbatch) -> Rows:
+        tokens, mask = cut(self, part.rows, self.lengths)
+        chosen = torch.tensor(part.rows, device=mask.device)
+        counts = self.mask[chosen]
+
+        def at(values: Tensor) -> Tensor:
+            return values[chosen][counts]
+
+        return Rows(
+            tokens=tokens,
+            sampled=mask.nonzero().flatten(),
+            advantage=at(self.advantages[:, None].expand_as(self.mask)),
+            weight=at(self.weight),
+            kl_weight=at(self.kl_weight),
+            drawn=at(self.drawn),
+            old=None if self.old is None else at(self.old),
+            informative=part.informative,
+        )
+
+
+def deal(
+    lengths: Sequence[int],
+    informative: Sequence[bool],
+    *,
+    together: int,
+    rows: int,
+    tokens: int | None,
+    most: int,
+    packed: bool,
+) -> Iterator[Microbatch]:
+    """Every row once.
+
+    Rows come in blocks of ``together`` (a group), which stay whole where they fit; blocks without any informative row
+    are dealt apart, since they cost less. A microbatch has at most ``most`` rows and at most ``tokens`` tokens (one row
+    may have more), padding among them unless rows are ``packed``; without ``tokens`` it has ``rows`` rows.
+    """
+    blocks = [list(range(start, start + together)) for start in range(0, len(lengths), together)]
+    for kind in (True, False):
+        mine = [block for block in blocks if any(informative[i] for i in block) is kind]
+        if tokens is None:
+            size, order = min(rows, most), [i for block in mine for i in block]
+            parts = [order[start : start + size] for start in range(0, len(order), size)]
+        else:
+            parts = list(_filled(mine, lengths, tokens, most, packed))
+        yield from (Microbatch(part, kind) for part in parts)
+
+
+def _filled(
+    blocks: Sequence[list[int]], lengths: Sequence[int], budget: int, most: int, packed: bool
+) -> Iterator[list[int]]:
+    """Blocks of like length together, as many as fit; a block that does not fit is cut between its rows."""
+
+    def fits(part: Sequence[int]) -> bool:
+        size = [lengths[i] for i in part]
+        return len(part) <= most and (sum(size) if packed else len(size) * max(size)) <= budget
+
+    part: list[int] = []
+    for block in sorted(blocks, key=lambda block: -max(lengths[i] for i in block)):
+        if part and not fits([*part, *block]):
+            yield part
+            part = []
+        if fits(block):
+            part = [*part, *block]
+            continue
+        for row in sorted(block, key=lambda i: -lengths[i]):
+            if part and not fits([*part, row]):
+                yield part
+                part = []
+            part = [*part, row]
+        yield part  # what is left of a block that was cut stays alone: the next one is to be whole
+        part = []
+    if part:
+        yield part

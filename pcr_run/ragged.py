@@ -1,0 +1,84 @@
+"""Rows of different lengths, one after the other: what stands between packed token ids and the gradients of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """R rows of ``lengths``, M = their sum. ``flat`` tensors are [M, ...], ``padded`` ones [R, L, ...]."""
+
+    lengths: tuple[int, ...]
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        """L, the length of the longest row."""
+        return max(self.lengths)
+
+    @cached_property
+    def uniform(self) -> bool:
+        """All rows have the same length: flat and padded are the same memory."""
+        return min(self.lengths) == self.longest
+
+    @cached_property
+    def borders(self) -> tuple[int, ...]:
+        """Where rows begin and end [R + 1]."""
+        return (0, *accumulate(self.lengths))
+
+    @cached_property
+    def positions(self) -> Int[Tensor, " tokens"]:
+        """Position of each token in its row."""
+        return torch.cat([torch.arange(length) for length in self.lengths]).to(self.device)
+
+    @cached_property
+    def place(self) -> Int[Tensor, " tokens"]:
+        """Index of each token in the padded rows, counted through, [M]."""
+        row = torch.arange(len(self)).repeat_interleave(torch.tensor(self.lengths))
+        return self.positions + (row * self.longest).to(self.device)
+
+    def tokens(self, rows: Sequence[int]) -> Int[Tensor, " chosen"]:
+        """Indices of the tokens of some rows, in the order of ``rows``."""
+        return torch.cat([torch.arange(self.borders[i], self.borders[i + 1]) for i in rows]).to(self.device)
+
+    def only(self, rows: Sequence[int]) -> Ragged:
+        """Some of the rows."""
+        return Ragged(tuple(self.lengths[i] for i in rows), self.device)
+
+    def pad(self, flat: Tensor) -> Tensor:
+        """[M, ...] as right-padded rows [R, L, ...], zeros where there is no token."""
+        shape = (len(self), self.longest, *flat.shape[1:])
+        if self.uniform:
+            return flat.reshape(shape)
+        return flat.new_zeros((shape[0] * shape[1], *shape[2:])).index_copy(0, self.place, flat).view(shape)
+
+    def flat(self, padded: Tensor) -> Tensor:
+        """Inverse of ``pad``."""
+        rows = padded.flatten(0, 1)
+        return rows if self.uniform else rows.index_select(0, self.place)
+
+    @cached_property
+    def alike(self) -> tuple[list[tuple[Tensor, Ragged]], Tensor]:
+        """Blocks of rows of like length (the longest at most a quarter longer), each with its tokens' indices.
+
+        And the index that brings the tokens of all blocks, one after the other, back into order.
+        """
+        order = sorted(range(len(self)), key=self.lengths.__getitem__)
+        blocks: list[list[int]] = []
+        for row in order:
+            if not blocks or self.lengths[row] > 1.25 * self.lengths[blocks[-1][0]] + 2:
+                blocks.append([])
+            blocks[-1].append(row)
+        chosen = [(self.tokens(block), self.only(block)) for block in blocks]
+        return chosen, torch.cat([tokens for tokens, _ in chosen]).argsort()
