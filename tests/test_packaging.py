@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pcr_run.report import reference
+from pcr_run.configuration import reference
 
 ROOT = Path(__file__).parent.parent
 

