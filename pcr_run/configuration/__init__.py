@@ -1,1 +1,1 @@
-"""From a command line to a typed, checked configuration, and what it amounts to (dry run). Imports no torch."""
+"""A command line in; a typed, checked configuration out. No torch. May import model, records, resolver, reward."""

@@ -1,4 +1,4 @@
-"""``docs/configuration.md``, rendered from the schema and the YAML groups: ``python -m pcr_run.configuration.reference``."""
+"""``docs/configuration.md``, from the schema and the YAML groups: ``python -m pcr_run.configuration.reference``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two losses of one model in; two gradients, their variances and one update made of both out. Needs no configuration.
+"""Two losses of one model in; two gradients, their variances and one update of both out. May import resolver.
 
 Usable without the rest of pcr_run, on any loss pair of any transformers causal LM::
 
@@ -10,9 +10,7 @@ Usable without the rest of pcr_run, on any loss pair of any transformers causal 
     two.resolve(make("pcr"), beta=0.04, granularity="layer")
     optimizer.step()                                   # .grad of every parameter is now the resolved gradient
 
-Parameters outside ``names`` get the plain gradient of ``pla + beta * sta``, as one backward of the sum would give.
-May import the resolvers and nothing else of pcr_run.
-"""
+Parameters outside ``names`` get the plain gradient of ``pla + beta * sta``, as one backward of the sum would give."""
 
 from pcr_run.gradients.cut import cuttable
 from pcr_run.gradients.groups import group_index, group_name, place, select

@@ -1,4 +1,1 @@
-"""A batch of scored responses in; one or more optimizer steps on the model, metrics and layer rows out.
-
-May import model, gradients and resolver.
-"""
+"""A batch of scored responses in; optimizer steps, metrics, layer rows out. May import model, gradients, resolver."""

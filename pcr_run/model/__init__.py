@@ -1,4 +1,4 @@
-"""The policy's base model: where it is, how it is made if it is built in, and how it is loaded."""
+"""A path or a built-in name in; a causal LM with its tokenizer, seen as a policy, out. May import task."""
 
 from __future__ import annotations
 

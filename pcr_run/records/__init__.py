@@ -1,1 +1,1 @@
-"""The files of a run directory: written by the run, read by everybody. Imports no torch."""
+"""The files of a run directory, written by the run and read by everybody; no torch. May import nothing."""

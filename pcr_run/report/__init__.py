@@ -1,1 +1,1 @@
-"""Readers of run directories: results, tables over the cells of a sweep, the configuration reference."""
+"""Run directories in; tables over the cells of a sweep out. May import records."""

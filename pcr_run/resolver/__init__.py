@@ -1,4 +1,4 @@
-"""Conflict rules: from five numbers per parameter group to the two weights of an update."""
+"""Five numbers per parameter group in; the two weights of an update out. May import nothing."""
 
 from pcr_run.resolver.base import Projection, Resolver
 from pcr_run.resolver.make import RULES, from_config, make

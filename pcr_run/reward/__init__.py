@@ -1,4 +1,4 @@
-"""Rewards: (item, response) pairs in; values, verdicts and seconds out."""
+"""(item, response) pairs in; values, verdicts and seconds out. May import nothing."""
 
 from __future__ import annotations
 

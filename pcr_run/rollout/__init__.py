@@ -1,4 +1,4 @@
-"""Rollout workers: token ids in, sampled token ids with their log-probs out."""
+"""Prompts as token ids in; sampled token ids with their log-probs out. May import model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One run: assembles the parts from a configuration, steps the loop, keeps checkpoints. May import every room."""
+"""A configuration in; a complete run directory out. May import all but configuration, report and the commands."""

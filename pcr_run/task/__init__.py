@@ -1,4 +1,4 @@
-"""A configuration of questions in; training and held-out items, and the name of what judges them, out. May import nothing."""
+"""A configuration of questions in; training and held-out items, and what judges them, out. May import nothing."""
 
 from __future__ import annotations
 

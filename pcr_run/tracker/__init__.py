@@ -1,4 +1,4 @@
-"""Readers of a run's metrics while it runs: the display and Weights & Biases. The truth is in the JSONL files."""
+"""The metrics of each step in; what a person or Weights & Biases sees out. May import records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration must satisfy that can be said without a model or a data set; one small file a subject."""
+"""What a configuration must satisfy, before anything starts: a small file a subject. May import as its room."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A gold answer and a claimed one in, a verdict out: exact mathematics. Runs in a worker process."""
+"""A gold answer and a claimed one in, a verdict out: exact mathematics, in a worker process. May import reward."""

@@ -1,1 +1,1 @@
-"""A program and its tests in, a verdict out: the program is shut in, the tests are not."""
+"""A program and its tests in, a verdict out: the program is shut in, the tests are not. May import reward."""
