@@ -33,10 +33,11 @@ from hydra import initialize_config_module
 from pcr_run import model, task
 from pcr_run.configuration import compose
 from pcr_run.data import Completion, Sampling
+from pcr_run.model.chat import Chat
 from pcr_run.rollout import end_ids
 from pcr_run.rollout.hf import HFWorker
 from pcr_run.rollout.vllm import VLLMWorker
-from pcr_run.run.run import encode, pick_device
+from pcr_run.run.run import pick_device
 from pcr_run.seeds import derive
 
 BARE = """
@@ -97,7 +98,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     policy, tokenizer = model.load(cfg.model, str(pick_device(cfg)))
     questions = task.make(cfg.task, cfg.seed).train[: cfg.rollout.prompts]
-    prompts = [encode(tokenizer, question) for question in questions]
+    prompts = [Chat(tokenizer).encode(question) for question in questions]
     eos, G = end_ids(policy, tokenizer), cfg.rollout.group
     sampling = Sampling(cfg.rollout.temperature, 1.0, cfg.rollout.max_new_tokens)
     directory = Path(tempfile.mkdtemp())

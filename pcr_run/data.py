@@ -81,7 +81,8 @@ class Completion:
 class Score:
     """What a reward says about one response.
 
-    ``value`` is the number to learn from, ``parts`` its named summands, ``detail`` why it is not right, if known.
+    ``value`` is the number to learn from, ``parts`` its named summands, ``detail`` why it is not right, if known;
+    ``thinking``: the response ends inside a thought.
     """
 
     value: float
@@ -89,6 +90,7 @@ class Score:
     seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     detail: str = ""
+    thinking: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ def matching(pattern: str, text: str) -> Right:
 COUNT, SHARE = at_least(1), between(0, 1)
 POSITIVE = Right(lambda value: 0 < value < math.inf, "a number above 0")
 ABOVE_0_TO_1 = Right(lambda value: 0 < value <= 1, "a number above 0, at most 1")
+TAGS = Right(lambda tags: len(tags) == 2 and all(tags), "an opening and a closing tag, like [<think>,</think>]")
 MOMENTS = Right(lambda b: len(b) == 2 and all(0 <= x < 1 for x in b), "two numbers from 0 to below 1")
 
 MODULES = ("mlp", "attention", "all")
@@ -80,6 +81,10 @@ class ModelConfig:
     dtype: str = doc("dtype of the weights", "float32", DTYPES)
     attention: str = doc("attention implementation of transformers", "sdpa")
     chat_template: str | None = doc("file with a Jinja chat template, instead of the tokenizer's own", None)
+    template_options: dict[str, Any] = doc("arguments of the chat template, e.g. `enable_thinking`", {})
+    thinking: list[str] | None = doc(
+        "opening and closing tag of thoughts, which are not judged; null = as the template has them", None, TAGS
+    )
     trust_remote_code: bool = doc("run Python code that comes with the model", False)
 
 
@@ -312,3 +317,11 @@ class Config:
 def to_dict(cfg: Config) -> dict[str, Any]:
     """The configuration as plain nested dicts, as it stands in a run's ``config.yaml``."""
     return OmegaConf.to_container(OmegaConf.structured(cfg))  # type: ignore[return-value]
+
+
+def evaluation_steps(cfg: Config) -> list[int]:
+    """Steps done at which a run is evaluated: before the first, after the last, and every so many between."""
+    if not cfg.evaluation.n:
+        return []
+    between = range(0, cfg.steps, cfg.evaluation.every) if cfg.evaluation.every else []
+    return sorted({0, *between, cfg.steps})

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from pcr_run.errors import ConfigError
-from pcr_run.run.run import Parts
+from pcr_run.run.parts import assemble
 from pcr_run.schema import Config, TaskConfig
 
 STEPS = 4
@@ -121,7 +121,7 @@ def test_a_task_without_training_questions_is_refused_before_the_model_loads(tmp
         pytest.raises(ConfigError, match=r"^task: aime24 is only measured; choose a task with training questions$"),
         ExitStack() as stack,
     ):
-        Parts(cfg, torch.device("cpu"), tmp_path, stack, said.append)
+        assemble(cfg, torch.device("cpu"), tmp_path, stack, said.append)
     assert said == ["loading the task"]
 
 

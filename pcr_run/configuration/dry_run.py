@@ -11,7 +11,7 @@ from rich.table import Table
 from pcr_run.configuration.check.batch import batch, measures
 from pcr_run.model import card
 from pcr_run.records import result
-from pcr_run.schema import Config
+from pcr_run.schema import Config, evaluation_steps
 
 UNCHECKED = "the data set, the model's weights, options of the resolver, memory, and whatever needs the network"
 
@@ -42,7 +42,7 @@ def arithmetic(cfg: Config) -> list[tuple[str, str]]:
     prompts, responses = batch(cfg)
     updates = learner.epochs * learner.minibatches
     sequence = rollout.max_prompt_tokens + rollout.max_new_tokens
-    evaluations = len({0, cfg.steps, *range(0, cfg.steps, evaluation.every or cfg.steps or 1)}) if evaluation.n else 0
+    evaluations = len(evaluation_steps(cfg))
     questions = "all" if evaluation.questions is None else f"{evaluation.questions:,}"
     names = ", ".join(dict.fromkeys([cfg.task.name, *(task.name for task in evaluation.tasks.values())]))
     return [

@@ -7,6 +7,7 @@ from typing import Any
 
 from pcr_run.errors import ConfigError
 from pcr_run.model import builtin, card
+from pcr_run.model.chat import Chat
 from pcr_run.schema import ModelConfig
 
 
@@ -49,7 +50,13 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
     if cfg.chat_template is not None:
         tokenizer.chat_template = Path(cfg.chat_template).expanduser().read_text(encoding="utf-8")
     _check(tokenizer, where)
+    chat(cfg, tokenizer).render([{"role": "user", "content": "?"}])
     return model.to(device).eval(), tokenizer
+
+
+def chat(cfg: ModelConfig, tokenizer: Any) -> Chat:
+    """How the configured model is asked and answers."""
+    return Chat(tokenizer, cfg.template_options, None if cfg.thinking is None else (cfg.thinking[0], cfg.thinking[1]))
 
 
 def _advice(where: str) -> str:
@@ -61,13 +68,7 @@ def _advice(where: str) -> str:
 
 
 def _check(tokenizer: Any, where: str) -> None:
-    from jinja2 import TemplateError
-
     if tokenizer.eos_token_id is None:
         raise ConfigError("model.path", f"the tokenizer in {where} has no end-of-sequence token")
     if not tokenizer.chat_template:
         raise ConfigError("model.chat_template", f"the tokenizer in {where} has no chat template; give a file with one")
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:
-        raise ConfigError("model.chat_template", f"the chat template fails ({error})") from error

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pcr_run.data import CodeTests, Item, Reward
 from pcr_run.errors import ConfigError
+from pcr_run.reward import answer
 from pcr_run.reward.combined import Combined, stop_on_failures
 from pcr_run.reward.model import RewardModel, check_local
 from pcr_run.reward.sandbox.probe import isolation
@@ -34,8 +35,13 @@ def check(reward: RewardConfig, sandbox: SandboxConfig) -> None:
         isolation(sandbox)
 
 
-def make(reward: RewardConfig, sandbox: SandboxConfig, device: str = "cpu") -> Reward:
-    """The reward that a configuration describes. Close it to end its worker processes."""
+def make(
+    reward: RewardConfig, sandbox: SandboxConfig, device: str = "cpu", thinking: tuple[str, str] = answer.THINK
+) -> Reward:
+    """The reward that a configuration describes. Close it to end its worker processes.
+
+    ``thinking``: tags around what a response thinks, which is not judged.
+    """
     check(reward, sandbox)
     model = RewardModel(reward, device) if reward.name == "model" else None
     pool = Pool(reward.workers or os.cpu_count() or 1)
@@ -44,7 +50,7 @@ def make(reward: RewardConfig, sandbox: SandboxConfig, device: str = "cpu") -> R
         verifier = MathReward(reward, pool)
     else:
         verifier = CodeReward(reward, sandbox, isolation(sandbox), pool)
-    return Combined(reward, verifier, model, pool)
+    return Combined(reward, verifier, model, pool, thinking)
 
 
 def check_references(items: Sequence[Item], key: str = "task.data") -> None:

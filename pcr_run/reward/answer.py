@@ -11,9 +11,20 @@ _BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])")
 
 
-def visible(response: str) -> str:
-    """The text after the last ``</think>``, without what an unclosed ``<think>`` hides."""
-    return response.rsplit("</think>", 1)[-1].split("<think>", 1)[0]
+THINK = ("<think>", "</think>")
+"""The tags around what most models think before they answer."""
+
+
+def visible(response: str, thinking: tuple[str, str] = THINK) -> str:
+    """The text after the last thought, without what an unclosed one hides; ``thinking`` are the tags around one."""
+    opened, closed = thinking
+    return response.rsplit(closed, 1)[-1].split(opened, 1)[0]
+
+
+def thinks_on(response: str, thinking: tuple[str, str] = THINK) -> bool:
+    """Whether a response ends inside a thought."""
+    opened, closed = thinking
+    return opened in response.rsplit(closed, 1)[-1]
 
 
 def boxed(response: str) -> str | None:

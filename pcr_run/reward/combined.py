@@ -22,22 +22,32 @@ class Combined:
     """
 
     def __init__(
-        self, reward: RewardConfig, verifier: MathReward | CodeReward, model: RewardModel | None, pool: Pool
+        self,
+        reward: RewardConfig,
+        verifier: MathReward | CodeReward,
+        model: RewardModel | None,
+        pool: Pool,
+        thinking: tuple[str, str],
     ) -> None:
         self._reward, self._verifier, self._model, self._pool = reward, verifier, model, pool
+        self._thinking = thinking
 
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
         """One score for each pair, in order."""
-        scores = self._verifier(items, responses)
+        answers = [answer.visible(text, self._thinking) for text in responses]
+        scores = self._verifier(items, answers)
         parts = [{"correctness": self._reward.correctness * score.value} for score in scores]
         if self._reward.format:
             well_formed = answer.fenced if self._reward.verifier == "sandbox" else lambda text: bool(answer.boxed(text))
-            for part, text in zip(parts, responses, strict=True):
+            for part, text in zip(parts, answers, strict=True):
                 part["format"] = self._reward.format * well_formed(text)
         if self._model:
             for part, value in zip(parts, self._model(items, responses), strict=True):
                 part["model"] = self._reward.model * value
-        return [replace(score, value=sum(part.values()), parts=part) for score, part in zip(scores, parts, strict=True)]
+        return [
+            replace(score, value=sum(part.values()), parts=part, thinking=answer.thinks_on(text, self._thinking))
+            for score, part, text in zip(scores, parts, responses, strict=True)
+        ]
 
     def close(self) -> None:
         """End the worker processes."""

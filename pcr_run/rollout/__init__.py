@@ -14,7 +14,6 @@ def make_worker(
     cfg: Config,
     model: Any,
     tokenizer: Any,
-    pad: int,
     prompt: Sequence[int],
     directory: Path,
     status: Callable[[str], None],
@@ -29,6 +28,7 @@ def make_worker(
         return VLLMWorker(cfg, model, end_ids(model, tokenizer), prompt, directory, status)
     from pcr_run.rollout.hf import HFWorker
 
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return HFWorker(model, end_ids(model, tokenizer), pad, cfg.rollout.batch)
 
 

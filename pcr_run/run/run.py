@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,20 +12,17 @@ from typing import Any
 import torch
 import transformers
 
-from pcr_run import model, reward, task
-from pcr_run.data import Item, Reward, RolloutWorker, Sampling
+from pcr_run import model
 from pcr_run.errors import ConfigError, Interrupted
-from pcr_run.evaluation.evaluation import Evaluator, Questions, difference
-from pcr_run.learner.learner import Learner
+from pcr_run.evaluation import difference
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
-from pcr_run.rollout import make_worker
 from pcr_run.run import checkpoint, environment
 from pcr_run.run.interrupt import deferred
-from pcr_run.run.loop import Clock, Question, collect, learn
-from pcr_run.schema import Config
+from pcr_run.run.loop import Clock, collect, learn
+from pcr_run.run.parts import Parts, assemble
+from pcr_run.schema import Config, evaluation_steps
 from pcr_run.seeds import derive
-from pcr_run.task import text
 from pcr_run.tracker import Trackers, opened
 from pcr_run.tracker.summary import show
 
@@ -55,117 +50,42 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         environment.write(directory / "env.json", device)
         trackers = stack.enter_context(opened(cfg, directory, start))
         files = {name: stack.enter_context(Records(directory / f"{name}.jsonl")) for name in FILES}
-        parts = Parts(cfg, device, directory, stack, trackers.status)
+        parts = assemble(cfg, device, directory, stack, trackers.status)
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         result.write(directory, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
-            parts.model.load_state_dict(saved["model"])
+            parts.learner.model.load_state_dict(saved["model"])
             parts.learner.load_state_dict(saved["learner"])
             checkpoint.restore_random_state(saved["random"])
         train(cfg, directory, parts, files, trackers, start)
-        save_final(directory, parts.model, parts.tokenizer)
+        save_final(directory, parts.learner.model, parts.chat.tokenizer)
     outcome = {**head(cfg), "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
     result.write(directory, outcome)
     show(outcome, directory)
     return outcome
 
 
-class Parts:
-    """The four parts of a run (rollout worker, reward, learner with its resolver, task) and what they share."""
-
-    def __init__(
-        self, cfg: Config, device: torch.device, directory: Path, stack: ExitStack, status: Callable[[str], None]
-    ) -> None:
-        status("loading the task")
-        main = task.make(cfg.task, cfg.seed)
-        if not main.train:
-            raise ConfigError("task", f"{cfg.task.name} is only measured; choose a task with training questions")
-        others = [task.make(other, cfg.seed) for name, other in cfg.evaluation.tasks.items() if name != cfg.task.name]
-        reward.check_references([*main.train, *main.test])
-        for other in others:
-            reward.check_references(other.test, f"evaluation.tasks.{other.name}.data")
-        self.reward = reward.make(cfg.reward, cfg.sandbox, str(device))
-        stack.callback(self.reward.close)
-        status("loading the model")
-        self.model, self.tokenizer = model.load(cfg.model, str(device))
-        self.questions = training_questions(cfg, self.tokenizer, main.train)
-        self.learner = Learner(
-            self.model,
-            cfg.learner,
-            cfg.resolver,
-            cfg.measure,
-            steps=cfg.steps,
-            rollout=cfg.rollout,
-        )
-        self.pad = (
-            self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        )
-        verifiers: dict[str, Reward] = {}
-        tasks = []
-        for each in (main, *others):
-            if each.verifier not in verifiers:
-                own = dataclasses.replace(cfg.reward, name="verifier", verifier=each.verifier)
-                verifiers[each.verifier] = reward.make(own, cfg.sandbox, str(device))
-                stack.callback(verifiers[each.verifier].close)
-            items = each.test[: cfg.evaluation.questions]
-            prompts = [encode(self.tokenizer, item) for item in items]
-            longest = max(map(len, prompts))
-            if longest > cfg.rollout.max_prompt_tokens:
-                raise ConfigError(
-                    "rollout.max_prompt_tokens", f"task {each.name} has a held-out prompt of {longest} tokens"
-                )
-            tasks.append(Questions(each.name, items, prompts, verifiers[each.verifier]))
-        documents = text.load(cfg.evaluation.text) if cfg.evaluation.text else []
-        self.evaluator = Evaluator(
-            tasks=tasks,
-            text=[torch.tensor(self.tokenizer(document)["input_ids"]) for document in documents],
-            n=cfg.evaluation.n,
-            sampling=Sampling(
-                cfg.evaluation.temperature,
-                cfg.evaluation.top_p,
-                cfg.evaluation.max_new_tokens or cfg.rollout.max_new_tokens,
-            ),
-            seed=cfg.seed,
-            limits=cfg.reward,
-        )
-        self.worker: RolloutWorker = make_worker(
-            cfg, self.model, self.tokenizer, self.pad, self.questions[0].prompt, directory, status
-        )
-        stack.callback(self.worker.close)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of a response."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def evaluate(self, step: int) -> dict[str, Any]:
-        """One line of evaluations.jsonl."""
-        clock = Clock()
-        with clock("evaluation"), self.worker.synced(step):
-            found = self.evaluator(self.worker, self.model, self.decode)
-        return {"step": step, **found, "time/evaluation": clock.seconds["evaluation"]}
-
-
 def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records], trackers: Trackers, step: int) -> None:
     """From ``step`` steps done to ``cfg.steps``."""
 
     def save() -> None:
-        state = {"model": parts.model.state_dict(), "learner": parts.learner.state_dict()}
+        state = {"model": parts.learner.model.state_dict(), "learner": parts.learner.state_dict()}
         with deferred():
             checkpoint.save(directory / "checkpoints", step, state, cfg.checkpoint.keep)
 
     evaluated = {line["step"] for line in read(files["evaluations"].path)}
-    due = {0, cfg.steps, *range(0, cfg.steps, cfg.evaluation.every or cfg.steps)} if cfg.evaluation.n else set()
+    due = set(evaluation_steps(cfg))
     try:
         while True:
             if step in due - evaluated:
                 trackers.status("evaluating")
-                line = parts.evaluate(step)
+                line = evaluate(parts, step)
                 files["evaluations"].write(line)
                 trackers.log(step, evaluation_metrics(line))
                 trackers.status("training" if step < cfg.steps else "saving")
             if step == cfg.steps:
                 break
-            experience = collect(cfg, step + 1, parts.questions, parts.worker, parts.reward, parts.decode)
+            experience = collect(cfg, step + 1, parts.questions, parts.worker, parts.reward, parts.chat.decode)
             with deferred():  # weights, optimizer, records and step change together or not at all
                 record = learn(cfg, experience, parts.learner, parts.pad)
                 for name, lines in (("layers", record.layers), ("rollouts", record.transcripts)):
@@ -179,6 +99,14 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
     except Interrupted:
         save()
         raise
+
+
+def evaluate(parts: Parts, step: int) -> dict[str, Any]:
+    """One line of evaluations.jsonl."""
+    clock = Clock()
+    with clock("evaluation"), parts.worker.synced(step):
+        found = parts.evaluator(parts.worker, parts.learner.model, parts.chat.decode)
+    return {"step": step, **found, "time/evaluation": clock.seconds["evaluation"]}
 
 
 def evaluation_metrics(line: dict[str, Any]) -> dict[str, float]:
@@ -231,31 +159,6 @@ def save_final(directory: Path, policy: Any, tokenizer: Any) -> None:
     with deferred():
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-
-
-def encode(tokenizer: Any, item: Item) -> list[int]:
-    """Token ids of the prompt through the chat template, up to where the answer begins."""
-    return list(tokenizer.apply_chat_template(list(item.prompt), add_generation_prompt=True, return_dict=False))
-
-
-def training_questions(cfg: Config, tokenizer: Any, items: Sequence[Item]) -> list[Question]:
-    """Encoded questions; those with too long a prompt are left out and counted."""
-    limit = cfg.rollout.max_prompt_tokens
-    questions = [Question(item, encode(tokenizer, item)) for item in items]
-    kept = [question for question in questions if len(question.prompt) <= limit]
-    if not kept:
-        shortest = min(len(question.prompt) for question in questions)
-        raise ConfigError(
-            "rollout.max_prompt_tokens", f"{limit} leaves no question; the shortest has {shortest} tokens"
-        )
-    if len(kept) < len(questions):
-        log.warning(
-            "%d of %d questions are longer than %d tokens and left out",
-            len(questions) - len(kept),
-            len(questions),
-            limit,
-        )
-    return kept
 
 
 def pick_device(cfg: Config) -> torch.device:

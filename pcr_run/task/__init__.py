@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from pcr_run.schema import TaskConfig
 
 
-def make(cfg: TaskConfig, seed: int) -> Task:
-    """Load a task's questions.
+def make(cfg: TaskConfig, seed: int, key: str = "task") -> Task:
+    """Load a task's questions; ``key`` is where its configuration stands, for messages.
 
     ``cfg.data`` is ``source``, a module of this package with ``load(seed, **options)`` or ``module:function`` of the
     user's, and that function's options; it returns (training items, held-out items). Raises ``ConfigError`` for an
     unknown source or option, an empty side, and a question that is on both sides. Only a source that is given
     ``train: null`` (a benchmark) may have no training items.
     """
+    try:
+        return _make(cfg, seed)
+    except ConfigError as error:  # a source speaks of its options as those of the trained task
+        raise ConfigError(key + error.key.removeprefix("task"), error.problem) from error
+
+
+def _make(cfg: TaskConfig, seed: int) -> Task:
     options = dict(cfg.data)
     load = _loader(options.pop("source", None))
     _check(load, options)

@@ -62,13 +62,9 @@ def _load(key: str, path: str, name: str | None, split: str, revision: str | Non
     import datasets
 
     kind = FORMATS.get(Path(path.removesuffix(".gz")).suffix)
+    files = [] if kind is None else _files(key, path)
     try:
         if kind is not None:
-            files = sorted(glob.glob(str(Path(path).expanduser())))  # noqa: PTH207 - the pattern may be absolute
-            if not files:
-                raise ConfigError(key, f"no file {path}")
-            if not any(Path(file).stat().st_size for file in files):
-                raise ConfigError(key, f"{path} is empty; at least one row is needed")
             return datasets.load_dataset(kind, data_files={split: files}, split=split)
         return datasets.load_dataset(path, name, split=split, revision=revision)
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
@@ -79,6 +75,16 @@ def _load(key: str, path: str, name: str | None, split: str, revision: str | Non
         ) from error
     except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
         raise ConfigError(key, f"cannot read {path} ({_first_line(error.__cause__ or error)})") from error
+
+
+def _files(key: str, path: str) -> list[str]:
+    """The local files that a path or pattern names."""
+    files = sorted(glob.glob(str(Path(path).expanduser())))  # noqa: PTH207 - the pattern may be absolute
+    if not files:
+        raise ConfigError(key, f"no file {path}")
+    if not any(Path(file).stat().st_size for file in files):
+        raise ConfigError(key, f"{path} is empty; at least one row is needed")
+    return files
 
 
 def _first_line(error: BaseException) -> str:

@@ -44,7 +44,7 @@ def names(table: str) -> tuple[str, ...]:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == variable for target in targets):
             value: Any = node.value  # type: ignore[attr-defined]
-            entries = value.keys if isinstance(value, ast.Dict) else value.elts
+            entries: list[Any] = value.keys if isinstance(value, ast.Dict) else value.elts
             return tuple(ast.literal_eval(entry) for entry in entries)
     raise LookupError(table)
 

@@ -1,0 +1,146 @@
+"""The parts of a run, each made from the configuration, in the order of the data: task, reward, policy, worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcr_run import model, reward, task
+from pcr_run.data import Item, Reward, RolloutWorker, Sampling, Task
+from pcr_run.errors import ConfigError
+from pcr_run.evaluation import Evaluator, Questions
+from pcr_run.learner.learner import Learner
+from pcr_run.model.chat import Chat
+from pcr_run.rollout import make_worker
+from pcr_run.run.loop import Question
+from pcr_run.schema import Config
+from pcr_run.task import text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, ready to be used."""
+
+    questions: Sequence[Question]
+    reward: Reward
+    chat: Chat
+    learner: Learner
+    evaluator: Evaluator
+    worker: RolloutWorker
+
+    @property
+    def pad(self) -> int:
+        """A token id that fills what is left of a row."""
+        tokenizer = self.chat.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def assemble(
+    cfg: Config, device: torch.device, directory: Path, stack: ExitStack, status: Callable[[str], None]
+) -> Parts:
+    """All parts; what they hold is released with ``stack``, and ``status`` is told what takes time."""
+    status("loading the task")
+    main, others = make_tasks(cfg)
+    status("loading the model")
+    policy, tokenizer = model.load(cfg.model, str(device))
+    chat = model.chat(cfg.model, tokenizer)
+    rewards = Rewards(cfg, chat, device, stack)
+    questions = training_questions(cfg, chat, main.train)
+    learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=cfg.steps, rollout=cfg.rollout)
+    parts = Parts(
+        questions=questions,
+        reward=rewards.trained(),
+        chat=chat,
+        learner=learner,
+        evaluator=make_evaluator(cfg, chat, [main, *others], rewards),
+        worker=make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status),
+    )
+    stack.callback(parts.worker.close)
+    return parts
+
+
+def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:
+    """The trained task and those measured beside it, with answers that can be judged."""
+    main = task.make(cfg.task, cfg.seed)
+    if not main.train:
+        raise ConfigError("task", f"{cfg.task.name} is only measured; choose a task with training questions")
+    named = {f"evaluation.tasks.{name}": each for name, each in cfg.evaluation.tasks.items() if name != cfg.task.name}
+    others = [task.make(each, cfg.seed, key) for key, each in named.items()]
+    reward.check_references([*main.train, *main.test])
+    for key, other in zip(named, others, strict=True):
+        reward.check_references(other.test, f"{key}.data")
+    return main, others
+
+
+class Rewards:
+    """The trained reward, and a verifier of each kind for what is only measured."""
+
+    def __init__(self, cfg: Config, chat: Chat, device: torch.device, stack: ExitStack) -> None:
+        self._cfg, self._chat, self._device, self._stack = cfg, chat, device, stack
+        self._verifiers: dict[str, Reward] = {}
+
+    def trained(self) -> Reward:
+        """What training raises."""
+        return self._made(self._cfg.reward)
+
+    def verifier(self, name: str) -> Reward:
+        """What judges held-out answers, whatever is trained."""
+        if name not in self._verifiers:
+            self._verifiers[name] = self._made(dataclasses.replace(self._cfg.reward, name="verifier", verifier=name))
+        return self._verifiers[name]
+
+    def _made(self, cfg: Any) -> Reward:
+        made = reward.make(cfg, self._cfg.sandbox, str(self._device), self._chat.thinking)
+        self._stack.callback(made.close)
+        return made
+
+
+def training_questions(cfg: Config, chat: Chat, items: Sequence[Item]) -> list[Question]:
+    """Encoded questions; those with too long a prompt are left out and counted."""
+    limit = cfg.rollout.max_prompt_tokens
+    questions = [Question(item, chat.encode(item)) for item in items]
+    kept = [question for question in questions if len(question.prompt) <= limit]
+    if not kept:
+        shortest = min(len(question.prompt) for question in questions)
+        raise ConfigError(
+            "rollout.max_prompt_tokens", f"{limit} leaves no question; the shortest has {shortest} tokens"
+        )
+    if len(kept) < len(questions):
+        left_out = len(questions) - len(kept)
+        log.warning("%d of %d questions are longer than %d tokens and left out", left_out, len(questions), limit)
+    return kept
+
+
+def held_out_questions(cfg: Config, chat: Chat, each: Task, verifier: Reward) -> Questions:
+    """Encoded held-out questions; too long a prompt is refused, so that every run measures the same ones."""
+    items = each.test[: cfg.evaluation.questions]
+    prompts = [chat.encode(item) for item in items]
+    longest = max(map(len, prompts))
+    if longest > cfg.rollout.max_prompt_tokens:
+        raise ConfigError("rollout.max_prompt_tokens", f"task {each.name} has a held-out prompt of {longest} tokens")
+    return Questions(each.name, items, prompts, verifier)
+
+
+def make_evaluator(cfg: Config, chat: Chat, tasks: Sequence[Task], rewards: Rewards) -> Evaluator:
+    """Held-out questions of all tasks with their verifiers, and the text for perplexity."""
+    evaluation = cfg.evaluation
+    documents = text.load(evaluation.text) if evaluation.text else []
+    return Evaluator(
+        tasks=[held_out_questions(cfg, chat, each, rewards.verifier(each.verifier)) for each in tasks],
+        text=[torch.tensor(chat.tokenizer(document)["input_ids"]) for document in documents],
+        n=evaluation.n,
+        sampling=Sampling(
+            evaluation.temperature, evaluation.top_p, evaluation.max_new_tokens or cfg.rollout.max_new_tokens
+        ),
+        seed=cfg.seed,
+        limits=cfg.reward,
+    )
