@@ -7,6 +7,11 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny: more threads only wait for each other
 
+from jaxtyping import install_import_hook
+from shapes import MODULES
+
+install_import_hook(MODULES, "shapes.check")  # before any of them is imported
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode

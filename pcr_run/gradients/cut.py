@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Cut:
         self._segments: list[Segment] = []
         self._last: Tensor | None = None  # what the layer before gave to the rest of the model
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Cut:
         self._own = [vars(layer).get("forward") for layer in self.layers]
         for layer in self.layers:
             layer.forward = partial(self._forward, layer.forward)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -28,7 +27,7 @@ class Unit:
     whole: int
 
     @classmethod
-    def of(cls, name: str, rows: int, group: int, microbatch: int | None = None) -> Self:
+    def of(cls, name: str, rows: int, group: int, microbatch: int | None = None) -> Unit:
         """The unit called ``name`` for a batch of ``rows`` responses in groups of ``group``."""
         part, whole = {"response": (1, group), "query": (group, rows), "microbatch": (microbatch or rows, rows)}[name]
         if whole < 2 * part or whole % part or rows % whole:

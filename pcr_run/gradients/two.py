@@ -7,7 +7,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -18,7 +17,10 @@ from pcr_run.gradients.moments import Moments, Resolution, Unit, dot, each, grou
 from pcr_run.gradients.norms import ShortRows, gram_is_cheaper, products_at_once, runs, sum_of_rows, weight_gradient
 from pcr_run.gradients.taps import Sink, linear_modules, row_preserving, tap
 from pcr_run.ragged import Ragged
-from pcr_run.resolver import GradientTable, Resolver
+from pcr_run.resolver import GradientTable
+
+Rule = Callable[[GradientTable, float], tuple[Tensor, Tensor]]
+"""A resolver: weights (a, b) of the two gradients from a table and beta, one of each per group."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class TwoGradients:
         """Most rows in one microbatch: parameters that are no plain matrix weight are only split by it."""
         return self.unit.part if self._dense else self.rows
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> TwoGradients:
         self._entered = ExitStack()
         for path, module in self._tapped.items():
             self._entered.callback(tap(module, self._anchor, self._receive(path)).remove)
@@ -267,7 +269,7 @@ class TwoGradients:
             self._parameters[name].grad = update.to(self._parameters[name].dtype)
 
     def resolve(
-        self, resolver: Resolver, beta: float, granularity: str = "layer", acting: Collection[str] | None = None
+        self, resolver: Rule, beta: float, granularity: str = "layer", acting: Collection[str] | None = None
     ) -> Resolution:
         """Apply ``resolver`` to the parameters ``acting`` (default: all named); the plain sum to the others."""
         table = self.table()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -98,7 +97,7 @@ class Minibatch:
         old: Float[Tensor, "rows length"] | None,
         cfg: LearnerConfig,
         max_new_tokens: int,
-    ) -> Self:
+    ) -> Minibatch:
         """Rows ``part`` of a batch; ``importance`` weighs the reward's part."""
         mask, advantages = batch.mask[part], batch.advantages[part]
         weight = objective.token_weights(mask, cfg.aggregation, max_new_tokens)

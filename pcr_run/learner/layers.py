@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Products:
     ds: Tensor
 
     @classmethod
-    def of(cls, step: dict[str, Tensor], stability: dict[str, Tensor]) -> Self:
+    def of(cls, step: dict[str, Tensor], stability: dict[str, Tensor]) -> Products:
         """Products per parameter, float64, in the order of ``step``."""
         return cls(
             torch.stack([square(d) for d in step.values()]).cpu(),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from pcr_run.errors import ConfigError
@@ -78,7 +78,7 @@ for T_i tokens in row i."""
 
 
 def token_weights(
-    mask: Bool[Tensor, "rows length"], aggregation: str, max_new_tokens: int
+    mask: Shaped[Tensor, "rows length"], aggregation: str, max_new_tokens: int
 ) -> Float[Tensor, "rows length"]:
     """Weights, float64, that make a sum over tokens the wanted mean over a minibatch's N responses.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +39,7 @@ class Tokens:
     rows: Ragged
 
     @classmethod
-    def of(cls, ids: Int[Tensor, "rows length"], lengths: Sequence[int]) -> Self:
+    def of(cls, ids: Int[Tensor, "rows length"], lengths: Sequence[int]) -> Tokens:
         """From right-padded rows."""
         keep = torch.arange(ids.shape[1]) < torch.tensor(list(lengths))[:, None]
         return cls(ids[keep.to(ids.device)], Ragged(tuple(lengths), ids.device))

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from pcr_run.resolver.table import GradientTable
+from pcr_run.resolver.table import GradientTable, Weights
 
 
 class Resolver(ABC):
@@ -33,7 +34,7 @@ class Resolver(ABC):
     """
 
     @abstractmethod
-    def __call__(self, table: GradientTable, beta: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, table: GradientTable, beta: float) -> Weights:
         """Weights (a, b) of g_pla and g_sta, float64 [K] each; the plain sum is (1, beta)."""
 
 
@@ -47,14 +48,14 @@ class Projection(Resolver):
     holds = frozenset({"sum_without_conflict", "joint_scale", "penalty_scale"})
 
     @abstractmethod
-    def strength(self, table: GradientTable, beta: float) -> Tensor:
+    def strength(self, table: GradientTable, beta: float) -> Float[Tensor, " groups"]:
         """The alpha [K] in [0, 1] to use where there is a conflict."""
 
-    def alpha(self, table: GradientTable, beta: float) -> Tensor:
+    def alpha(self, table: GradientTable, beta: float) -> Float[Tensor, " groups"]:
         """Projection strength [K]; 0 where the rule does not act."""
         return torch.where(table.conflict, self.strength(table, beta), 0.0)
 
-    def __call__(self, table: GradientTable, beta: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, table: GradientTable, beta: float) -> Weights:
         """Weights (1, beta - alpha ps / ss)."""
         a, b = table.plain(beta)
         return a, b - self.alpha(table, beta) * table.slope

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pcr_run.errors import ConfigError
@@ -20,6 +21,6 @@ class Fixed(Projection):
             raise ConfigError("resolver.alpha", f"is {alpha!r}; a number from 0 (plain sum) to 1 (hard projection)")
         self._alpha = float(alpha)
 
-    def strength(self, table: GradientTable, beta: float) -> Tensor:
+    def strength(self, table: GradientTable, beta: float) -> Float[Tensor, " groups"]:
         """The constant, for every group."""
         return torch.full_like(table.ps, self._alpha)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from pcr_run.resolver.base import Resolver
-from pcr_run.resolver.table import GradientTable
+from pcr_run.resolver.table import GradientTable, Weights
 
 
 class PlainSum(Resolver):
@@ -15,6 +13,6 @@ class PlainSum(Resolver):
     needs_variance = False
     holds = frozenset({"sum_without_conflict", "joint_scale", "penalty_scale"})
 
-    def __call__(self, table: GradientTable, beta: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, table: GradientTable, beta: float) -> Weights:
         """Weights (1, beta)."""
         return table.plain(beta)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from pcr_run.resolver.base import Resolver
-from pcr_run.resolver.table import GradientTable, finite
+from pcr_run.resolver.table import GradientTable, Weights, finite
 
 
 class PCGrad(Resolver):
@@ -19,7 +18,7 @@ class PCGrad(Resolver):
     needs_variance = False
     holds = frozenset({"sum_without_conflict", "joint_scale", "penalty_scale"})
 
-    def __call__(self, table: GradientTable, beta: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, table: GradientTable, beta: float) -> Weights:
         """Weights (1 - beta ps / pp, beta - ps / ss) under conflict, else (1, beta)."""
         a, b = table.plain(beta)
         other = finite(table.ps / table.pp)  # the component of g_sta along g_pla

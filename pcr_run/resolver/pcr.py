@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jaxtyping import Float
 from torch import Tensor
 
 from pcr_run.errors import ConfigError
@@ -25,7 +26,7 @@ class PCR(Projection):
         if alpha_scale == "raw":
             self.holds = Projection.holds - {"penalty_scale"}
 
-    def strength(self, table: GradientTable, beta: float) -> Tensor:
+    def strength(self, table: GradientTable, beta: float) -> Float[Tensor, " groups"]:
         """var_pla / (var_pla + var_sta), on the scale chosen."""
         match self.alpha_scale:
             case "beta":
