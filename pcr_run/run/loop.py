@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampling, Score, Verdict
+from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampling, Score
 from pcr_run.learner import objective
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
 from pcr_run.reward import stop_on_failures
+from pcr_run.run.metrics import reward_metrics, transcripts
 from pcr_run.schema import Config
 from pcr_run.seeds import derive, take
 
@@ -161,42 +161,3 @@ def collate(cfg: Config, rollout: Rollout, rewards: torch.Tensor, pad: int, devi
         kl=kl.repeat_interleave(G).to(device),
         group=G,
     )
-
-
-def reward_metrics(rollout: Rollout, scores: Sequence[Score], rewards: torch.Tensor) -> dict[str, float]:
-    """What the sampled responses were worth: means over all N responses, counts over groups and verdicts."""
-    N = len(scores)
-    parts: Counter[str] = Counter()
-    for score in scores:
-        parts.update(score.parts)
-    verdicts = Counter(score.verdict for score in scores)
-    return {
-        "reward": rewards.mean().item(),
-        "reward_std": rewards.std(unbiased=False).item(),
-        "pass_rate": verdicts["correct"] / N,
-        **{f"reward/{name}": total / N for name, total in sorted(parts.items())},
-        **{f"verdict/{verdict}": verdicts[verdict] for verdict in get_args(Verdict)},
-        "zero_advantage_groups": int(objective.zero_advantage(rewards).sum()),
-        "unclosed_thoughts": sum(score.thinking for score in scores),
-        "truncated": sum(completion.finish == "length" for completion in rollout.completions),
-        "response_tokens": sum(len(completion.token_ids) for completion in rollout.completions) / N,
-    }
-
-
-def transcripts(step: int, rollout: Rollout, scores: Sequence[Score], count: int) -> list[dict[str, Any]]:
-    """Records of ``count`` responses, spread over the prompts."""
-    N = len(scores)
-    chosen = sorted({i * N // count for i in range(min(count, N))})
-    return [
-        {
-            "step": step,
-            "item": rollout.items[i // rollout.group].id,
-            "prompt": list(rollout.items[i // rollout.group].prompt),
-            "response": rollout.texts[i],
-            "finish": rollout.completions[i].finish,
-            "reward": scores[i].value,
-            "verdict": scores[i].verdict,
-            "detail": scores[i].detail,
-        }
-        for i in chosen
-    ]
