@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 MAX_LENGTH = 2_000
 MAX_DEPTH = 30
@@ -18,6 +19,10 @@ class UnparsedError(ValueError):
 
 class RefusedError(ValueError):
     """The text is longer, deeper or larger than an answer can be."""
+
+
+class TooLargeError(RefusedError):
+    """A number that is well defined but has more digits than can be computed with."""
 
 
 _UNICODE = {
@@ -52,14 +57,33 @@ _UNICODE = {
     "√": r"\sqrt ",
 }
 
-_SPELLING: list[tuple[str, str]] = [
+
+def _without_thin_spaces(match: re.Match[str]) -> str:
+    return re.sub(r"\\[,:]", "", match[0])
+
+
+_SPELLING: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\\\(?:\s*\[[^\]]*\])?", r"\\cr "),  # a row's end, before its second backslash is taken for a command
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+    (r"(?<![a-zA-Z\\])(?:np|numpy|math|sympy|sp)\.log(?=\s*\()", r"\\ln "),
+    (r"(?<![a-zA-Z\\])(?:np|numpy|math|sympy|sp)\.log10(?=\s*\()", r"\\log "),
+    (r"(?<![a-zA-Z\\])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),  # code where LaTeX was meant
+    (r"\$\s+\$", " "),  # a formula that was cut in two
+    # A thin space separates groups of three digits; anywhere else between digits it is a space.
+    (r"(?<![\d.,])(-?\d{1,3}(?:\\[,:]\d{3})+)(?!\d)", _without_thin_spaces),
+    (r"(?<=\d)\\[,:](?=\d)", " "),
+    (r",\\!\s*", ","),
+    (r"\\(?:mathrm|operatorname|rm)\s*\{\s*([ei])\s*\}", r" \1 "),  # an upright e is e
+    (r"\\[lr]angle(?![a-zA-Z])", lambda match: "(" if match[0] == "\\langle" else ")"),
+    (r"\{\s*([^{}\\]+?)\s*\\choose\s*([^{}\\]+?)\s*\}", r"\\binom{\1}{\2}"),
+    (r"(\w+)\s*\\choose\s*(\w+)", r"\\binom{\1}{\2}"),
     (r"\\(?:left|right|[bB]igg?[lrm]?|limits|displaystyle|textstyle|mathopen|mathclose)(?![a-zA-Z])", ""),
-    (r"\{,\}|,\\!", ","),
+    (r"\{,\}", ","),
     (r"\\[,!:]", ""),
     (r"\\[; \n]|~|\\q?quad(?![a-zA-Z])|\\(?:thin|med|thick)?space(?![a-zA-Z])", " "),
     (r"\\(?:mathrm|mbox|textbf|mathbf|textit|textrm|textsf|operatorname|rm|boldsymbol|hbox)\s*\{", r"\\text{"),
+    (r"\\text\{\s*(-?\d+(?:\.\d+)?)\s*\}", r" \1 "),
     (r"\\l?vert(?![a-zA-Z])|\\rvert(?![a-zA-Z])|\\mid(?![a-zA-Z])", "|"),
     (r"\\le(?:q|qslant)?(?![a-zA-Z])|<=", r"\\leq "),
     (r"\\ge(?:q|qslant)?(?![a-zA-Z])|>=", r"\\geq "),
@@ -78,14 +102,22 @@ _SPELLING: list[tuple[str, str]] = [
     (r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
     (r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
     (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
-    (r"(?<![\\a-zA-Z])(sin|cos|tan|ln|log|exp)(?=\s*[\\({0-9])", r"\\\1 "),
+    (r"(?<![\\a-zA-Z])(arc(?:sin|cos|tan)|(?:sin|cos|tan)h?|cot|sec|csc|ln|log|exp)(?=\s*[\\({0-9])", r"\\\1 "),
+    (r"(?<![\\a-zA-Z])a(sin|cos|tan)(?=\s*[\\({])", r"\\arc\1 "),
+    (r"\\thickapprox(?![a-zA-Z])|\\simeq(?![a-zA-Z])|\\approxeq(?![a-zA-Z])|≈", r"\\approx "),
 ]
 _SPELLING_RE = [(re.compile(pattern), new) for pattern, new in _SPELLING]
 
+GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega hbar ell"
+)
+ACCENTS = "dot ddot hat bar vec tilde widehat widetilde overrightarrow"
+DECORATIONS = "prime odot oplus ast star dagger parallel perp"
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp"
-_GREEK = "alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi varphi omega Delta Gamma Omega"
-_STRUCTURE = "cr text begin end leq geq in cup pm mp circ emptyset mathbb infty pi frac sqrt cdot times div binom"
-_COMMANDS = frozenset(f"{_FUNCTIONS} {_GREEK} {_STRUCTURE} lfloor rfloor lceil rceil overline".split())
+_STRUCTURE = "cr text begin end leq geq in cup cap pm mp circ emptyset mathbb infty pi frac sqrt cdot times div binom"
+_NAMES = f"{GREEK} {ACCENTS} {DECORATIONS} partial angle triangle measuredangle approx"
+_COMMANDS = frozenset(f"{_FUNCTIONS} {_NAMES} {_STRUCTURE} lfloor rfloor lceil rceil overline".split())
 _COMMAND = re.compile(r"\\([a-zA-Z]+|.)", re.DOTALL)
 _SYMBOLS = frozenset("{}%$\\")
 

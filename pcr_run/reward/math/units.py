@@ -28,6 +28,7 @@ mass    mg:1/1000 milligram; g:1 gram gm; kg:1000 kilogram; tonne:1000000
 time    ms:1/1000 millisecond; second:1 s sec; minute:60 min; hour:3600 hr h; day:86400; week:604800
 money   cent:1/100 cents; dollar:1 usd
 volume  ml:1/1000 milliliter millilitre; liter:1 l litre
+resist  ohm:1; kilohm:1000 kiloohm; megohm:1000000 megaohm
 """
 _KNOWN: dict[str, tuple[str, Fraction]] = {}
 for _line in _TABLE.strip().splitlines():
@@ -53,6 +54,13 @@ _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|\\text\{\s*\\?%\s*\}|(?:\\text\{)?\s*(?:
 _DEGREE = re.compile(r"(.*?)\s*(?:\^\\circ|(?:\\text\{)?\s*degrees?\s*\}?)\s*(?:\\text\{)?\s*(C|F|)\s*\}?")
 _MONEY = re.compile(r"(-?)\s*\\?\$\s*(.+)")
 _TEXT = re.compile(r"(.*?[\d)}])\s*\\text\{([^{}]*)\}\s*(?:\^\s*\{?([23])\}?)?(.*)")
+_OHM = re.compile(r"(.*[\d)}])\s*([kM]?)\s*\\Omega")
+_PER = re.compile(
+    r"(.*?[\d)}])\s*\\frac\s*\{\s*\\text\{([^{}]*)\}\s*(?:\^\s*\{?([23])\}?)?\s*\}"
+    r"\s*\{\s*\\text\{([^{}]*)\}\s*(?:\^\s*\{?([23])\}?)?\s*\}"
+)
+_ONE = r"(\d+(?:\.\d+)?)\s*(?:\\text\{\s*([a-zA-Z.]+)(?:\s*,?\s+and)?\s*\}|([a-zA-Z]+)\.?)"
+_MIXED = re.compile(rf"{_ONE}(?:\s*(?:,|and|,?\s*\\text\{{\s*,?\s*and\s*\}})?\s*{_ONE}){{1,3}}")
 _WORDS = re.compile(r"(.*[\d)}])\s*((?<![\\a-zA-Z])[a-zA-Z][a-zA-Z ./]*?)(?:\^\s*\{?([23])\}?)?")
 
 
@@ -70,8 +78,28 @@ def number_unit(text: str) -> tuple[str, Unit | None]:
     return text, None
 
 
+def mixed(text: str) -> tuple[Fraction, Unit] | None:
+    """``1 hour 30 minutes`` in the smaller unit: parts of one dimension, the larger first; None for other texts."""
+    if not _MIXED.fullmatch(text):
+        return None
+    total, before, unit = Fraction(0), None, Unit()
+    parts = [(Fraction(number), word or bare) for number, word, bare in re.findall(_ONE, text)]
+    for number, word in parts:
+        known = _KNOWN.get(word.casefold().strip(".")) or _KNOWN.get(word.casefold().strip(".").removesuffix("s"))
+        if known is None or (before is not None and (known[0] != before[0] or known[1] >= before[1])):
+            return None
+        total = total * (before[1] / known[1] if before else 1) + number
+        before, unit = known, Unit(word.casefold().strip("."))
+    return total, unit
+
+
 def trailing_unit(text: str) -> tuple[str, Unit | None]:
     """The number before a unit in words, and that unit; the whole text and None when it ends in no unit."""
+    if match := _OHM.fullmatch(text):
+        return match[1], Unit({"": "ohm", "k": "kilohm", "M": "megohm"}[match[2]])
+    if match := _PER.fullmatch(text):
+        number, over, square, under, cube = match.groups()
+        return number, _unit(over + (f"^{square}" if square else "") + "/" + under + (f"^{cube}" if cube else ""))
     if match := _TEXT.fullmatch(text):
         number, words, power, more = match.groups()
         if more.strip() and not re.fullmatch(r"\s*/\s*\\text\{[^{}]*\}\s*(?:\^\s*\{?[23]\}?)?", more):
@@ -103,21 +131,20 @@ def _unit(text: str) -> Unit:
     if any(word.casefold() in _STOP for word in words):
         raise UnparsedError("words that are no unit")
     name = " ".join(words).casefold().replace(" per ", "/").replace(" / ", "/") + power
-    if not re.fullmatch(r"[a-z][a-z. ]*(?:/[a-z ]+)?(?:\^[23])?|", name):
+    if not re.fullmatch(r"[a-z][a-z. ]*(?:\^[23])?(?:/[a-z ]+(?:\^[23])?)?|", name):
         raise UnparsedError("no unit")
     return Unit(name, scale)
 
 
 def _parts(name: str) -> tuple[str, Fraction]:
     """The dimension of a unit and its factor."""
-    base, _, power = name.partition("^")
-    over = base.split("/")
     dimension, factor = [], Fraction(1)
-    for place, word in enumerate(over):
+    for place, part in enumerate(name.split("/")):
+        word, _, power = part.partition("^")
         known = _KNOWN.get(word) or _KNOWN.get(word.removesuffix("s")) or (word.removesuffix("s"), Fraction(1))
-        dimension.append(known[0])
-        factor *= known[1] if place == 0 else 1 / known[1]
-    return "/".join(dimension) + (f"^{power}" if power else ""), factor ** int(power or 1)
+        dimension.append(known[0] + (f"^{power}" if power else ""))
+        factor *= (known[1] if place == 0 else 1 / known[1]) ** int(power or 1)
+    return "/".join(dimension), factor
 
 
 def units_agree(gold: Unit | None, answer: Unit | None) -> Fraction | None:
