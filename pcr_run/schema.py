@@ -158,7 +158,7 @@ class SandboxConfig:
     seconds: float = doc("CPU seconds for one program with all its tests", 2.0, POSITIVE)
     wall_seconds: float = doc("wall-clock backstop, verdict `stalled`", 10.0, POSITIVE)
     memory_mb: int = doc("address space, MiB", 512, COUNT)
-    threads: bool = doc("let programs start threads (never processes)", False)
+    threads: bool = doc("let programs start threads, 64 at once (never processes)", True)
     file_mb: int = doc("largest file, MiB; 0 = no file can be written", 1, at_least(0))
     output_kb: int = doc("standard output beyond the expected one, KiB", 64, COUNT)
 

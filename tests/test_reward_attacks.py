@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -251,6 +252,113 @@ def test_attacks_leave_nothing(outcomes):
     assert not {path for path in outcomes[1] if "escaped" in path.name or path.name.isdigit()}
 
 
+RAISED = """
+class Hostile(Exception):
+    def __str__(self): raise self
+    def __eq__(self, other): return True
+    __class__ = StopIteration
+class Wrong(StopIteration, ValueError): pass
+class Meta(type):
+    __module__ = property(lambda self: "builtins")
+    __name__ = property(lambda self: "StopIteration")
+class Named(ValueError, metaclass=Meta): pass
+def f(x): raise {}
+"""
+LOOPS = {
+    "map": "for got, want in zip(map(f, [2, 3]), [4, 9]): assert got == want",
+    "next": "for got in (next(map(f, [x]), x * x) == x * x for x in (2, 3)): assert got",
+    "a generator": "def squares():\n    for x in (2, 3): yield f(x)\nassert all(a == b for a, b in zip(squares(), (4, 9)))",
+    "iter with an end": "for got in iter(lambda: f(2), 4): assert got == 4",
+    "items by number": "class S:\n    def __getitem__(self, i): return f((2, 3)[i])\nfor got, want in zip(S(), (4, 9)): assert got == want",
+    "an attribute": "class S:\n    square = property(lambda self: f(2))\nassert getattr(S(), 'square', 4) == 4",
+    "a dictionary": "class S(dict):\n    def __missing__(self, x): return f(x)\nassert S().get(2, 4) == 4 and S()[2] == 4",
+    "asynchronous": "import asyncio\nclass S:\n    n = 0\n    def __aiter__(self): return self\n    async def __anext__(self):\n        self.n += 1\n        if self.n > 2: raise StopAsyncIteration\n        return f(self.n)\nasync def main():\n    async for got in S(): assert got in (1, 4)\nasyncio.run(main())",
+    "a context": "import contextlib\n@contextlib.contextmanager\ndef given():\n    yield\nwith given():\n    assert f(2) == 4",
+    "a wide except": "try:\n    got = f(2)\nexcept (TypeError, ValueError) as problem:\n    got = str(problem)\nassert got == 4",
+}
+EXCEPTIONS = [
+    "StopIteration",
+    "StopIteration(4)",
+    "StopAsyncIteration",
+    "GeneratorExit",
+    "SystemExit(0)",
+    "KeyboardInterrupt",
+]
+EXCEPTIONS += ["AssertionError", "IndexError", "AttributeError", "KeyError", "LookupError", "Hostile", "Wrong", "Named"]
+EXCEPTIONS += [
+    "ExceptionGroup('', [StopIteration()])",
+    "BaseExceptionGroup('', [SystemExit(0)])",
+    "asyncio.CancelledError",
+]
+
+
+@pytest.mark.parametrize("test", LOOPS)
+def test_no_exception_of_a_program_ends_what_its_tests_do(sandbox, test):
+    scores = run(sandbox, CodeTests("f", (LOOPS[test],)), *("import asyncio" + RAISED.format(e) for e in EXCEPTIONS))
+    assert {e: s.verdict for e, s in zip(EXCEPTIONS, scores, strict=True) if s.verdict != "wrong"} == {}
+    assert run(sandbox, CodeTests("f", (LOOPS[test],)), "def f(x): return x * x")[0].verdict == "correct"
+
+
+MONSTERS = {
+    "a number of 5,001 digits": "10 ** 5000",
+    "lists, 50,000 deep": "__import__('functools').reduce(lambda a, _: [a], range(50_000), [])",
+    "a list of itself": "(lambda a: a.append(a) or a)([])",
+    "a terminal's escapes": "'\\x1b[2J\\x1b]0;title\\x07\\u202e' * 9",
+    "half a character": "'\\ud800' * 10_000",
+    "what raises as text": "type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
+}
+TELLING = {
+    "as a message": "got = f(2)\nassert got == 4, got",
+    "in a sentence": "got = f(2)\nassert got == 4, f'{got!r} is not 4'",
+    "as an error": "got = f(2)\nif got != 4: raise ValueError(got)",
+    "handed on": "got = f(2)\nassert f([got, {1: got}]) == 4",
+    "computed with": "got = f(2)\nassert f(got * 2) == 4",
+    "as a complex number": "got = f(2)\nf((-1 if got != 4 else 1) ** 0.5)\nassert got == 4",
+}
+
+
+@pytest.mark.parametrize("test", TELLING)
+def test_nothing_that_a_program_returns_is_an_error_and_details_are_printable(sandbox, test):
+    forms = "def f(x): return {}", "def f(x): raise Exception({})", "raise Exception({})"
+    programs = [form.format(value) for value in MONSTERS.values() for form in forms]
+    for program, score in zip(programs, run(sandbox, CodeTests("f", (TELLING[test],)), *programs), strict=True):
+        assert score.verdict in ("wrong", "refused", "timeout"), (program, score)
+        assert score.detail.isprintable(), (program, score)
+        assert len(score.detail) <= 200, (program, score)
+
+
+def test_no_frame_that_a_program_writes_is_an_error(sandbox):
+    """Random frames, from bytes to well-formed tables, before and instead of a reply."""
+    draw = random.Random(0)
+    words = ["n", "b1", "i" + "f" * 5000, "i-", "fnan", "sreturned", "sraised", "sdefined", "snot plain", "sunparsed"]
+    words += [
+        "sStopIteration",
+        "sSystemExit",
+        "l:0",
+        "l:0,1",
+        "t:0,1",
+        "d:0,1",
+        "e:0",
+        "z:0",
+        "l0:1",
+        "d-1:0,1",
+        "r0",
+        "r3",
+    ]
+    words += ["s\\ud800", "s\\x1b[2J", "", "l:" + ",".join("0" * 1000), "t:", "i" + "1" * 100]
+    programs = []
+    for _ in range(40):
+        frames = [("\n".join(draw.choices(words, k=draw.randint(1, 8)))).encode() + b"\nr0" for _ in range(3)]
+        if draw.random() < 0.3:
+            frames.append(draw.randbytes(draw.randint(0, 50)))
+        data = b"".join(len(frame).to_bytes(8, "big") + frame for frame in frames)
+        data = draw.choice([data, data[: draw.randint(0, len(data))], draw.randbytes(100)])
+        programs.append(f"import os, sys\nos.write(int(sys.argv[2]), {data!r})\ndef f(x): return 0")
+    scores = run(sandbox, TESTS, *programs)
+    assert {score.verdict for score in scores} <= {"wrong", "refused", "unparsed", "stalled"}
+    assert all(score.value == 0 and score.detail.isprintable() for score in scores)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_what_is_outside_stays_out_of_reach(level):
     made = make(RewardConfig(name="verifier", verifier="sandbox", workers=2), SandboxConfig(isolation=level))
@@ -287,8 +395,11 @@ def test_every_system_call_beyond_the_list_is_denied(sandbox):
     calls = [call.split(",") for call in seccomp._ALLOWED.split()]
     harmless = {335, 336} if column == 1 else set()  # uretprobe and uprobe: no filter sees them, they serve no program
     allowed = harmless | {int(call[column]) for call in calls if call[column]}
-    clone3 = seccomp._GUARDED["clone3"][column - 1]  # "not there", so that the C library uses clone
-    (score,) = run(sandbox, CodeTests("f", (f"assert f({allowed}) == [{clone3}]",)), SYSTEM_CALLS)
+    # clone3 is "not there", so that the C library uses clone, which is open for threads alone.
+    clone, clone3 = (seccomp._GUARDED[name][column - 1] for name in ("clone", "clone3"))
+    processes = f"\nlibc.syscall({clone}, 17, 0, 0, 0, 0)\nassert ctypes.get_errno() == errno.EACCES"
+    tests = CodeTests("f", (f"assert f({allowed}) == [{clone}, {clone3}]",))
+    (score,) = run(sandbox, tests, SYSTEM_CALLS + processes)
     assert score.verdict == "correct", score
 
 

@@ -11,7 +11,7 @@ from pcr_run.reward import answer
 from pcr_run.reward.combined import Combined, stop_on_failures
 from pcr_run.reward.model import RewardModel, check_local
 from pcr_run.reward.sandbox.probe import isolation
-from pcr_run.reward.verify import CodeReward, MathReward, is_simple
+from pcr_run.reward.verify import CodeReward, MathReward, check_math, is_simple
 from pcr_run.reward.workers import Pool
 from pcr_run.schema import RewardConfig, SandboxConfig
 
@@ -22,7 +22,10 @@ VERIFIERS = ("math", "sandbox")
 
 
 def check(reward: RewardConfig, sandbox: SandboxConfig) -> None:
-    """Raise ConfigError for settings that cannot work on this machine. Starts sandboxes, loads no model."""
+    """Raise ConfigError for settings that cannot work on this machine, RunError where no worker process can start.
+
+    Starts a worker and a sandbox, loads no model.
+    """
     if reward.name not in NAMES:
         raise ConfigError("reward.name", f"unknown reward {reward.name!r}; choose {' or '.join(NAMES)}")
     if reward.verifier not in VERIFIERS:
@@ -33,6 +36,8 @@ def check(reward: RewardConfig, sandbox: SandboxConfig) -> None:
         check_local(reward.path)
     if reward.verifier == "sandbox":
         isolation(sandbox)
+    else:
+        check_math()
 
 
 def make(

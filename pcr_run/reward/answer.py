@@ -8,6 +8,8 @@ TAIL = 65_536
 """Characters at the end of a response that are searched for an answer; an answer stands at the end."""
 
 _BRACE = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_OPENING = re.compile(r"(\s*(?:(?:[-*+]|\d{1,9}[.)])\s+){0,3})(`{3,}|~{3,})(.*)")
+_PYTHON = ("python", "py", "python3")
 _NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])")
 
 
@@ -51,30 +53,45 @@ def last_number(response: str) -> str | None:
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """(tag, body) of each closed fenced block."""
+    """(tag, body) of each closed fenced block, as CommonMark has it.
+
+    A closing fence stands at most three columns to the right of the opening one, so that a fence inside a docstring
+    closes nothing; a block in a list item loses the indentation of the item.
+    """
     blocks: list[tuple[str, str]] = []
-    tag: str | None = None
+    opening: tuple[int, str, str] | None = None  # column, fence, tag
     body: list[str] = []
     for line in text.splitlines():
+        if opening is None:
+            if (match := _OPENING.fullmatch(line)) and (match[2][0] == "~" or "`" not in match[3]):
+                opening, body = (len(match[1].expandtabs(4)), match[2], match[3].strip().lower()), []
+            continue
+        column, fence, tag = opening
         mark = line.strip()
-        if tag is None and mark.startswith("```") and "`" not in mark[3:]:
-            tag, body = mark[3:].strip().lower(), []
-        elif tag is not None and mark == "```":
+        indent = len(line.expandtabs(4)) - len(line.expandtabs(4).lstrip())
+        if len(mark) >= len(fence) and not mark.strip(fence[0]) and indent <= column + 3:
             blocks.append((tag, "\n".join(body)))
-            tag = None
-        elif tag is not None:
-            body.append(line)
+            opening = None
+        else:
+            body.append(line[min(column, len(line) - len(line.lstrip(" "))) :])
     return blocks
 
 
-def program(response: str) -> str:
-    """The last fenced Python block of the visible text, else its last fenced block, else all of it."""
+def program(response: str, entry_point: str | None = None) -> str:
+    """The last fenced Python block of the visible text, else its last fenced block, else all of it.
+
+    Where an entry point is asked for, a block that only shows its use does not count: the last one that defines it.
+    """
     text = visible(response)
     blocks = _blocks(text)
-    python = [body for tag, body in blocks if tag in ("python", "py", "python3")]
-    if blocks:
-        return python[-1] if python else blocks[-1][1]
-    return text.strip("\n")
+    if not blocks:
+        return text.strip("\n")
+    bodies = [body for tag, body in blocks if tag.split(" ")[0] in _PYTHON] or [body for _, body in blocks]
+    if entry_point:
+        name = re.escape(entry_point)
+        defines = re.compile(rf"^(?:async +)?(?:def|class) +{name}\b|^{name} *(?::[^=\n]*)?=(?!=)", re.MULTILINE)
+        bodies = [body for body in bodies if defines.search(body)] or bodies
+    return bodies[-1]
 
 
 def fenced(response: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -9,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from pcr_run.data import CodeTests, Item, Score, Verdict
+from pcr_run.errors import RunError
 from pcr_run.reward import answer
 from pcr_run.reward.sandbox.isolation import Isolation
 from pcr_run.reward.workers import Pool
@@ -24,6 +26,19 @@ def is_simple(text: str) -> bool:
 
 def _score(verdict: Verdict, seconds: float = 0.0, detail: str = "") -> Score:
     return Score(float(verdict == "correct"), verdict, seconds, detail=detail)
+
+
+@functools.cache
+def check_math() -> None:
+    """Raise RunError, with the reason, where a worker process cannot judge a LaTeX answer on this machine."""
+    pool = Pool(1)
+    try:
+        (reply,) = pool.map([{"kind": "math", "gold": "\\frac{1}{2}", "answer": "0.5", "seconds": 30.0}], 60.0)
+    finally:
+        pool.close()
+    if not reply or reply["verdict"] != "correct":
+        reason = reply.get("detail", reply["verdict"]) if reply else "it died"
+        raise RunError(f"a worker process for rewards cannot compare 1/2 with 0.5: {reason}")
 
 
 class MathReward:
@@ -73,7 +88,7 @@ class CodeReward:
         pairs = []
         for item, text in zip(items, responses, strict=True):
             assert isinstance(item.reference, CodeTests)
-            pairs.append((item.reference, answer.program(text)))
+            pairs.append((item.reference, answer.program(text, item.reference.entry_point)))
         unique = [pair for pair in dict.fromkeys(pairs) if pair[1].strip()]
         shared = {
             "kind": "code",

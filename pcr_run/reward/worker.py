@@ -13,9 +13,11 @@ import resource
 import select
 import signal
 import time
-import traceback
 from dataclasses import asdict
 from typing import Any
+
+from pcr_run.reward.limit import limit
+from pcr_run.reward.printable import printable
 
 JOBS = 3  # where standard input is moved, out of reach of what the tests read
 MEMORY = 2 << 30  # bytes of address space; SymPy and the tests need far less
@@ -23,16 +25,20 @@ MEMORY = 2 << 30  # bytes of address space; SymPy and the tests need far less
 
 def check_answer(job: dict[str, Any]) -> dict[str, Any]:
     """One math answer. The timer's signal is left at its default action, which ends this process."""
-    from pcr_run.reward.math.equality import equal
+    try:
+        import sympy.core.random
 
+        from pcr_run.reward.math.equality import equal
+    except Exception as problem:  # no memory for it, a broken installation
+        return {"verdict": "error", "detail": printable(f"{type(problem).__name__}: {printable(problem)}")}
+    sympy.core.random.seed(0)  # the same answer takes the same way every time, whatever was judged before it
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     try:
         return {"verdict": equal(job["gold"], job["answer"])}
     except Exception as problem:  # SymPy has no common base for its failures
-        at_fault = (
-            "refused" if equal(job["gold"], job["gold"]) == "correct" else "error"
-        )  # the answer, or this verifier
-        return {"verdict": at_fault, "detail": repr(problem)[:200]}
+        # The answer is at fault, or this verifier.
+        fault = "refused" if equal(job["gold"], job["gold"]) == "correct" else "error"
+        return {"verdict": fault, "detail": printable(f"{type(problem).__name__}: {printable(problem)}")}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -65,8 +71,9 @@ def run_program(job: dict[str, Any]) -> dict[str, Any]:
             isolation = Isolation(**job["isolation"])
             judged = judge(CodeTests(**job["tests"]), job["program"], limits, isolation, job["partial"])
             os.write(outbox, json.dumps(asdict(judged)).encode())
-        except BaseException:  # the fork must not go on as a second worker
-            traceback.print_exc()
+        except BaseException as problem:  # the fork must not go on as a second worker
+            detail = printable(f"{type(problem).__name__}: {printable(problem)}")
+            os.write(outbox, json.dumps({"verdict": "error", "passed": 0.0, "detail": detail}).encode())
         finally:
             os._exit(0)
     os.close(outbox)
@@ -86,15 +93,17 @@ def run_program(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer jobs until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # see isolation.py
+    """Say that this process is ready, then answer jobs until standard input ends."""
+    limit(resource.RLIMIT_AS, MEMORY)
+    limit(resource.RLIMIT_CORE, 1)  # see isolation.py
     os.dup2(0, JOBS, inheritable=False)
     jobs = os.fdopen(JOBS, "r")
     answers = os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
+    answers.write("ready\n")
+    answers.flush()
     kinds = {"math": check_answer, "gold": check_gold, "code": run_program}
     for line in jobs:
         job = json.loads(line)

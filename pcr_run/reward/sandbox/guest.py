@@ -4,8 +4,13 @@ Nothing here is trusted once the candidate's code runs: whatever it does to this
 and those can only express plain data.
 """
 
+import __future__
+
+import builtins
 import os
 import sys
+
+FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,9 +45,11 @@ def tell(fd: int, value: object, origin: "dict[int, int] | None" = None) -> None
 def serve(inbox: int, outbox: int) -> None:
     """Load the candidate, then answer calls until the other side hangs up."""
     tell(outbox, "ready")
-    (entry_point, source), _ = decode(receive(inbox))
-    try:
-        code = compile(source, "<candidate>", "exec")
+    (entry_point, preamble, source), _ = decode(receive(inbox))
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # which -S leaves out
+    try:  # apart, so that the program may begin with an import from __future__
+        before = compile(preamble, "<preamble>", "exec")
+        code = compile(source, "<candidate>", "exec", before.co_flags & FUTURE)
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as problem:
         tell(outbox, ("unparsed", type(problem).__name__))
         return
@@ -56,9 +63,11 @@ def serve(inbox: int, outbox: int) -> None:
         tell(outbox, ("defined", None))
         os.close(inbox)
         os.close(outbox)
+        exec(before, module.__dict__)
         exec(code, module.__dict__)
         return
     try:
+        exec(before, module.__dict__)
         exec(code, module.__dict__)
     except BaseException as problem:
         tell(outbox, ("raised", [type(problem).__name__, str(problem)[:200]]))

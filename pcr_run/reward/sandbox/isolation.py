@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcr_run.reward.limit import limit
 from pcr_run.reward.sandbox import landlock, seccomp
 from pcr_run.schema import SandboxConfig
 
@@ -90,9 +91,7 @@ def limit_resources(limits: SandboxConfig) -> None:  # pragma: no cover - betwee
         resource.RLIMIT_MEMLOCK: 0,
     }
     for name, value in values.items():
-        hard = resource.getrlimit(name)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (value, value))
+        limit(name, value)
 
 
 def _shut_in(limits: SandboxConfig, filter_program: bytes) -> None:  # pragma: no cover - between fork and exec
@@ -152,6 +151,13 @@ class Process:
             return time.clock_gettime((~self._pid << 3) | 2)  # another process's clock, see clock_getcpuclockid(3)
         except OSError:
             return 0.0
+
+    def threads(self) -> int:
+        """How many threads live now; 0 before it is watched and once it has ended."""
+        try:
+            return len(os.listdir(f"/proc/{self._pid}/task")) if self._pid else 0  # noqa: PTH208 - thousands of times
+        except OSError:
+            return 0
 
     def close(self) -> float:
         """Kill whatever is left and return the CPU seconds that were used."""

@@ -9,17 +9,24 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
+import re
 import select
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pcr_run.data import CodeTests, Verdict
+from pcr_run.reward.printable import printable
 from pcr_run.reward.sandbox.isolation import Isolation, Process
 from pcr_run.reward.sandbox.plain import NotPlainError, TooMuchError, decode, encode
 from pcr_run.schema import SandboxConfig
 
 MAX_MESSAGE = 8 << 20
+MAX_THREADS = 64
+POLL = 0.01  # seconds between two looks at the number of threads
+
+_WORD = re.compile(r"\w+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -45,27 +52,35 @@ class CandidateError(Exception):
 
 
 class Guest:
-    """The candidate as a function. Lists, dicts and sets among the arguments are changed as the candidate does."""
+    """The candidate as a function. Lists, dicts and sets among the arguments are changed as the candidate does.
 
-    def __init__(self, process: Process, limits: SandboxConfig) -> None:
+    ``expected`` are the builtin exceptions that it may raise here; all others are a CandidateError.
+    """
+
+    def __init__(
+        self, process: Process, limits: SandboxConfig, expected: Collection[type[Exception]] = frozenset()
+    ) -> None:
         self.ended: Ended | None = None
+        self._answered = False
         self._process = process
+        self._expected = expected
+        self._threads = limits.threads
         self._seconds = limits.seconds
         self._deadline = time.monotonic() + limits.wall_seconds
 
-    def load(self, source: str, entry_point: str | None) -> None:
+    def load(self, preamble: str, source: str, entry_point: str | None) -> None:
         """Define the candidate; raises Ended when that fails."""
         try:
             self._receive()
-        except Ended:
-            raise self._end("error", "the sandbox did not start") from None
+        except Ended as ended:
+            raise self._end("error", f"the sandbox did not start: {ended.detail}") from None
         self._process.started()
-        self._send(encode((entry_point, source))[0])
+        self._send(encode((entry_point, preamble, source))[0])
         kind, what = self._receive()
         if kind == "unparsed":
-            raise self._end("unparsed", str(what)[:200])
+            raise self._end("unparsed", printable(what))
         if kind != "defined":
-            raise self._end("wrong", f"defining it raised {what}"[:200])
+            raise self._end("wrong", f"defining it raised {printable(what)}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the candidate; raises what it raises, CandidateError, or Ended."""
@@ -75,15 +90,17 @@ class Guest:
             message, originals = encode((args, kwargs))
         except TooMuchError:  # a test hands on what the candidate made
             raise self._end("refused", "the program returned too much") from None
-        except NotPlainError as problem:
-            raise self._end("error", f"a test passes a {problem}, which is no plain data") from None
+        except NotPlainError as problem:  # the task's fault, unless the test computed it from what it was given
+            verdict: Verdict = "refused" if self._answered else "error"
+            raise self._end(verdict, f"a test passes a {problem}, which is no plain data") from None
         self._send(message)
         kind, what = self._receive(originals)
+        self._answered = True
         if kind == "returned":
             return what
         if kind == "raised":
-            raise _exception(what)
-        raise CandidateError(f"returned a {what}")
+            raise self._exception(what)
+        raise CandidateError(f"returned a {printable(what)}")
 
     def output(self, limit: int) -> bytes:
         """Standard output, once the program has ended."""
@@ -121,9 +138,19 @@ class Guest:
         try:
             reply, _ = decode(self._read(size).decode("ascii"), originals or [])
             kind, what, *_ = reply
-        except (NotPlainError, ValueError, TypeError) as problem:
-            raise self._end("refused", f"the program returned no plain data: {problem}") from None
+        except (NotPlainError, ValueError, TypeError, MemoryError) as problem:
+            raise self._end("refused", f"the program returned no plain data: {printable(problem)}") from None
         return kind, what
+
+    def _exception(self, what: Any) -> Exception:
+        """What was raised in the sandbox: the first of its classes, by name, that is expected, else CandidateError."""
+        *names, text = [part for part in what if isinstance(part, str)] if isinstance(what, list) and what else [""]
+        for name in names:
+            kind = getattr(builtins, name, None)
+            if isinstance(kind, type) and kind in self._expected:
+                with contextlib.suppress(TypeError):  # UnicodeError and its kin want more arguments
+                    return kind(text)
+        return CandidateError(printable(f"{''.join(names[:1])}: {text}"))
 
     def _read(self, size: int) -> bytes:
         data = bytearray()
@@ -143,38 +170,40 @@ class Guest:
             wall = self._deadline - time.monotonic()
             if wall <= 0:
                 raise self._end("stalled", "the wall clock ran out")
-            if any(select.select(readable, writable, [], min(wall, cpu + 0.001))):
+            if self._process.threads() > MAX_THREADS:
+                raise self._end("refused", f"started more than {MAX_THREADS} threads")
+            if any(select.select(readable, writable, [], min(wall, cpu + 0.001, POLL if self._threads else wall))):
                 return
 
 
-def _exception(what: Any) -> Exception:
-    """The builtin exception that was raised in the sandbox, by name, else CandidateError."""
-    *names, text = [str(part) for part in what] if isinstance(what, list) and what else ["", ""]
-    for name in names:
-        kind = getattr(builtins, name, None)
-        if isinstance(kind, type) and issubclass(kind, Exception):
-            with contextlib.suppress(TypeError):  # UnicodeError and its kin want more arguments
-                return kind(text)
-    return CandidateError(f"{names[:1]}: {text}")
+def named(source: str) -> frozenset[type[Exception]]:
+    """The builtin exceptions that a test's text names.
+
+    Python itself reads some exceptions as an end: StopIteration ends map, zip, next and for, IndexError a loop over
+    ``__getitem__``, AttributeError is False for hasattr. A candidate could end a test's loop with them before anything
+    was compared. So it can raise what the author of the test wrote down, and never what ends an iteration.
+    """
+    kinds = {getattr(builtins, word, None) for word in set(_WORD.findall(source))}
+    ends = (StopIteration, StopAsyncIteration)
+    return frozenset(k for k in kinds if isinstance(k, type) and issubclass(k, Exception) and not issubclass(k, ends))
 
 
 def judge(tests: CodeTests, program: str, limits: SandboxConfig, isolation: Isolation, partial: bool) -> Judged:
     """Run all tests of one item. With ``partial`` the tests after a failed one are run too."""
-    source = f"{tests.preamble}\n{program}" if tests.preamble else program
-    if tests.entry_point is None:
-        return _judge_program(tests, source, limits, isolation, partial)
-    return _judge_function(tests, source, limits, isolation, partial)
+    run = _judge_program if tests.entry_point is None else _judge_function
+    judged = run(tests, program, limits, isolation, partial)
+    return replace(judged, detail=printable(judged.detail))
 
 
 def _judge_function(
-    tests: CodeTests, source: str, limits: SandboxConfig, isolation: Isolation, partial: bool
+    tests: CodeTests, program: str, limits: SandboxConfig, isolation: Isolation, partial: bool
 ) -> Judged:
     """One process answers the calls of all tests, so that state between calls is real."""
     process = Process(isolation, limits)
-    guest = Guest(process, limits)
+    guest = Guest(process, limits, named("\n".join((tests.setup, *tests.tests))))
     passed, detail = 0, ""
     try:
-        guest.load(source, tests.entry_point)
+        guest.load(tests.preamble, program, tests.entry_point)
         namespace: dict[str, Any] = {"__name__": "tests"}
         exec(tests.setup, namespace)
         namespace[str(tests.entry_point)] = guest
@@ -183,7 +212,7 @@ def _judge_function(
                 exec(block, namespace)
                 passed += not guest.ended
             except Exception as problem:
-                detail = detail or f"test {number}: {type(problem).__name__}: {problem}"[:200]
+                detail = detail or f"test {number}: {type(problem).__name__}: {printable(problem)}"
                 if not partial:
                     break
             if guest.ended:
@@ -195,7 +224,9 @@ def _judge_function(
     return _outcome(passed, len(tests.tests), guest.ended, cpu, limits, detail)
 
 
-def _judge_program(tests: CodeTests, source: str, limits: SandboxConfig, isolation: Isolation, partial: bool) -> Judged:
+def _judge_program(
+    tests: CodeTests, program: str, limits: SandboxConfig, isolation: Isolation, partial: bool
+) -> Judged:
     """A process a test; standard output is compared line by line without trailing blanks."""
     passed, detail, used = 0, "", 0.0
     ended: Ended | None = None
@@ -204,7 +235,7 @@ def _judge_program(tests: CodeTests, source: str, limits: SandboxConfig, isolati
         guest = Guest(process, replace(limits, seconds=limits.seconds - used))
         output = None
         try:
-            guest.load(source, None)
+            guest.load(tests.preamble, program, None)
             output = guest.output(len(expected.encode()) + limits.output_kb * 1024)
         except Ended:
             ended = guest.ended
