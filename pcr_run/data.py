@@ -13,6 +13,9 @@ Message = dict[str, str]
 Verdict = Literal["correct", "wrong", "unparsed", "timeout", "stalled", "error", "refused"]
 """How a response was judged; only ``correct`` counts for Pass@1."""
 
+UNGRADABLE = ("refuse", "wrong", "drop")
+"""What happens to an item whose gold answer or tests cannot be judged."""
+
 
 @dataclass(frozen=True)
 class CodeTests:
@@ -35,23 +38,31 @@ class CodeTests:
 class Item:
     """One question: the chat messages shown to the model and what makes an answer right.
 
-    ``reference`` is the gold answer (verifier ``math``) or the tests (verifier ``sandbox``).
+    ``reference`` is the gold answer (verifier ``math``) or the tests (verifier ``sandbox``); ``unjudged`` says why it
+    cannot be judged, so that every answer is wrong.
     """
 
     id: str
     prompt: tuple[Message, ...]
     reference: str | CodeTests
     meta: dict[str, Any] = field(default_factory=dict)
+    unjudged: str = ""
 
 
 @dataclass(frozen=True)
 class Task:
-    """Questions to train on and held-out ones; the two share no question."""
+    """Questions to train on and held-out ones; the two share no question.
+
+    ``ungradable`` is what happens to items that cannot be judged (``UNGRADABLE``), ``unjudged`` why, by the id of
+    held-out ones.
+    """
 
     name: str
     verifier: str
     train: Sequence[Item]
     test: Sequence[Item]
+    ungradable: str = "refuse"
+    unjudged: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

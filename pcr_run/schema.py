@@ -65,7 +65,11 @@ class TaskConfig:
         "what judges an answer: `math` (equality of the boxed answer) or `sandbox` (unit tests)",
         right="pcr_run.reward:VERIFIERS",
     )
-    data: dict[str, Any] = doc("`source` (a module of `pcr_run.task` or `module:function`) and its options", {})
+    data: dict[str, Any] = doc(
+        "`source` (a module of `pcr_run.task` or `module:function`), its options, and `ungradable: refuse|wrong|drop`: "
+        "what happens to items whose gold answer or tests cannot be judged",
+        {},
+    )
 
 
 @dataclass

@@ -1,17 +1,22 @@
 """The math verifier as a whole: extraction, worker processes, exact equality."""
 
+import json
+import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from reward_corpus import CORPUS
+from reward_found import CORRECT, NOT_CORRECT
 
-from pcr_run.data import Item
+from pcr_run.data import Item, Task
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.reward import answer, check_references, make, stop_on_failures
+from pcr_run.reward import answer, check_references, gradable, make, stop_on_failures
 from pcr_run.reward.math import equality
 from pcr_run.schema import RewardConfig, SandboxConfig
 
@@ -54,6 +59,43 @@ def test_answer_gets_its_verdict(scores, case):
         verdict = "correct"  # inside a box the inner box is the last one
     assert score.verdict == verdict
     assert score.value == float(verdict == "correct")
+
+
+def test_answers_of_real_rows_get_their_verdict(reward):
+    pairs = [*CORRECT, *NOT_CORRECT]
+    judged = reward(items(*(gold for gold, _ in pairs)), [rf"\boxed{{{claim}}}" for _, claim in pairs])
+    verdicts = {pair: score.verdict for pair, score in zip(pairs, judged, strict=True)}
+    assert {pair: verdicts[pair] for pair in CORRECT if verdicts[pair] != "correct"} == {}
+    allowed = ("wrong", "unparsed", "refused")
+    assert {pair: verdicts[pair] for pair in NOT_CORRECT if verdicts[pair] not in allowed} == {}
+
+
+def test_every_gold_answer_of_minerva_is_graded_and_equals_itself(reward):
+    rows = (Path(__file__).parent / "minerva_golds.jsonl").read_text().splitlines()
+    golds = [json.loads(row)["answer"] for row in rows]
+    check_references(items(*golds))
+    judged = reward(items(*golds), [rf"\boxed{{{gold}}}" for gold in golds])
+    assert len(golds) == 272
+    assert {gold: score for gold, score in zip(golds, judged, strict=True) if score.verdict != "correct"} == {}
+
+
+RADICALS = r"\sqrt{2+\sqrt{3+\sqrt{5}}}+\sqrt{7+\sqrt{6+\sqrt{2}}}", r"\sqrt{11+\sqrt{13}}+\sqrt{2+\sqrt{3+\sqrt{5}}}"
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_a_verdict_does_not_depend_on_a_random_seed_nor_take_long(seed):
+    """CPU time bounds the work; what differs from seed to seed would be the order of sets in SymPy."""
+    program = (
+        "import resource, sys; from pcr_run.reward.worker import check_answer as c\n"
+        "c({'gold': '1', 'answer': r'\\frac{2}{2}', 'seconds': 60.0})\n"
+        "start = resource.getrusage(0).ru_utime\n"
+        "first = c({'gold': sys.argv[1], 'answer': sys.argv[1] + '+10^{-50}', 'seconds': 60.0})\n"
+        "second = c({'gold': sys.argv[1], 'answer': sys.argv[2], 'seconds': 60.0})\n"
+        "print(first['verdict'], second['verdict'], resource.getrusage(0).ru_utime - start < 2)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    done = subprocess.run([sys.executable, "-c", program, *RADICALS], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["wrong", "wrong", "True"], done.stderr
 
 
 EXTRACTION = {
@@ -129,7 +171,40 @@ def test_a_gold_answer_that_states_no_value_is_refused_by_row():
     check_references(items("42", r"\frac12", r"(1,2]", "4.5e33"))
     with pytest.raises(ConfigError, match="item 1: the gold answer 'the proof'"):
         check_references(items("42", "the proof", ""))
-    assert not any(equality.parses(bad) for bad in ("", r"\phantom{1}", "the proof", "1+"))
+    assert not any(equality.parses(bad) for bad in ("", r"\phantom{1}", "the proof", "1+", "1:0"))
+
+
+def held_out(*golds, rule, train=()):
+    return Task("t", "math", items(*train), [Item(f"test/{i}", (), gold) for i, gold in enumerate(golds)], rule)
+
+
+def test_every_item_that_cannot_be_judged_is_named():
+    bad = ["the proof", "", r"\phantom{1}", "1+", r"\int x"]
+    with pytest.raises(ConfigError) as told:
+        check_references(items("42", *bad), "evaluation.tasks.x.data")
+    assert "5 of 6 items" in told.value.problem
+    assert all(f"{number}" in told.value.problem for number in range(1, 6))
+    assert "evaluation.tasks.x.data.ungradable" in told.value.problem
+
+
+def test_ungradable_items_are_refused_counted_as_wrong_or_dropped_as_asked(caplog):
+    with pytest.raises(ConfigError, match="test/1"):
+        gradable(held_out("1", "the proof", rule="refuse"))
+    kept = gradable(held_out("1", "the proof", "2", rule="wrong"), "k")
+    assert [item.id for item in kept.test] == ["test/0", "test/1", "test/2"]
+    assert list(kept.unjudged) == ["test/1"]
+    assert "test/1" in caplog.text
+    made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
+    limits = RewardConfig(name="verifier", verifier="math", max_failed=0.0)
+    scores = made(kept.test, [r"\boxed{1}", r"\boxed{the proof}", r"\boxed{2}"])
+    made.close()
+    stop_on_failures(limits, scores)
+    assert [score.verdict for score in scores] == ["correct", "wrong", "correct"]
+    left = gradable(held_out("1", "the proof", rule="drop", train=("x=", "3")))
+    assert [item.id for item in (*left.train, *left.test)] == ["1", "test/0"]
+    assert list(left.unjudged) == ["test/1"]
+    with pytest.raises(ConfigError, match="no other is left"):
+        gradable(held_out("the proof", rule="drop"))
 
 
 def test_too_many_unparsed_answers_stop_the_run():

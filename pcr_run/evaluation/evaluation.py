@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,12 +21,16 @@ from pcr_run.seeds import derive
 
 @dataclass(frozen=True)
 class Questions:
-    """Held-out questions of one task with their prompts as token ids, and what judges the answers."""
+    """Held-out questions of one task with their prompts as token ids, and what judges the answers.
+
+    ``unjudged``: why, by id, for questions that nothing can judge and that are counted as wrong or left out.
+    """
 
     task: str
     items: Sequence[Item]
     prompts: Sequence[Sequence[int]]
     verifier: Reward
+    unjudged: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class Evaluator:
             for part in worker.generate(questions.prompts, self.n, self.sampling, seed):
                 completions |= part
             items = [item for item in questions.items for _ in range(self.n)]
-            texts = [decode(completion.token_ids) for _, group in sorted(completions.items()) for completion in group]
+            sampled = [completion for _, group in sorted(completions.items()) for completion in group]
+            texts = [decode(completion.token_ids) for completion in sampled]
             scores = questions.verifier(items, texts)
             stop_on_failures(self.limits, scores)
             correct = [score.verdict == "correct" for score in scores]
@@ -64,6 +69,9 @@ class Evaluator:
                 **pass_at_1(per_question),
                 "n": self.n,
                 "temperature": self.sampling.temperature,
+                "truncated": sum(completion.finish == "length" for completion in sampled) / len(sampled),
+                "unclosed_thoughts": sum(score.thinking for score in scores) / len(scores),
+                "ungradable": dict(questions.unjudged),
                 "per_question": per_question,
             }
         if self.text:

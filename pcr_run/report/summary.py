@@ -44,9 +44,21 @@ def write(directory: Path) -> str:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    text = markdown(directory.name, rows, [label(key) for key in keys])
+    text = markdown(directory.name, rows, [label(key) for key in keys]) + unjudged(cells)
     (directory / "summary.md").write_text(text, encoding="utf-8")
     return text
+
+
+def unjudged(cells: Sequence[Cell]) -> str:
+    """A paragraph on the questions that nothing could judge, empty where there are none."""
+    found = {
+        task: score["after"]["ungradable"]
+        for cell in cells
+        for task, score in cell.result.get("scores", {}).items()
+        if score["after"].get("ungradable")
+    }
+    lines = [f"- {task}: {', '.join(names)} ({len(names)})" for task, names in found.items()]
+    return "\n".join(["", "## Questions that cannot be judged", "", *lines, ""]) if lines else ""
 
 
 def label(key: str) -> str:

@@ -35,7 +35,7 @@ class Combined:
     def __call__(self, items: Sequence[Item], responses: Sequence[str]) -> list[Score]:
         """One score for each pair, in order."""
         answers = [answer.visible(text, self._thinking) for text in responses]
-        scores = self._verifier(items, answers)
+        scores = self._verified(items, answers)
         parts = [{"correctness": self._reward.correctness * score.value} for score in scores]
         if self._reward.format:
             well_formed = answer.fenced if self._reward.verifier == "sandbox" else lambda text: bool(answer.boxed(text))
@@ -48,6 +48,12 @@ class Combined:
             replace(score, value=sum(part.values()), parts=part, thinking=answer.thinks_on(text, self._thinking))
             for score, part, text in zip(scores, parts, responses, strict=True)
         ]
+
+    def _verified(self, items: Sequence[Item], answers: Sequence[str]) -> list[Score]:
+        """The verifier's scores; an item that cannot be judged never meets it."""
+        pairs = [(item, text) for item, text in zip(items, answers, strict=True) if not item.unjudged]
+        judged = iter(self._verifier([item for item, _ in pairs], [text for _, text in pairs]))
+        return [Score(0.0, "wrong", detail=item.unjudged) if item.unjudged else next(judged) for item in items]
 
     def close(self) -> None:
         """End the worker processes."""

@@ -26,7 +26,7 @@ def reward_metrics(rollout: Rollout, scores: Sequence[Score], rewards: torch.Ten
         **{f"reward/{name}": total / N for name, total in sorted(parts.items())},
         **{f"verdict/{verdict}": verdicts[verdict] for verdict in get_args(Verdict)},
         "zero_advantage_groups": int(objective.zero_advantage(rewards).sum()),
-        "unclosed_thoughts": sum(score.thinking for score in scores),
+        "unclosed_thoughts": sum(score.thinking for score in scores) / N,
         "truncated": sum(completion.finish == "length" for completion in rollout.completions),
         "response_tokens": sum(len(completion.token_ids) for completion in rollout.completions) / N,
     }

@@ -75,10 +75,9 @@ def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:
         raise ConfigError("task", f"{cfg.task.name} is only measured; choose a task with training questions")
     named = {f"evaluation.tasks.{name}": each for name, each in cfg.evaluation.tasks.items() if name != cfg.task.name}
     others = [task.make(each, cfg.seed, key) for key, each in named.items()]
-    reward.check_references([*main.train, *main.test])
-    for key, other in zip(named, others, strict=True):
-        reward.check_references(other.test, f"{key}.data")
-    return main, others
+    return reward.gradable(main), [
+        reward.gradable(other, f"{key}.data") for key, other in zip(named, others, strict=True)
+    ]
 
 
 class Rewards:
@@ -127,7 +126,9 @@ def held_out_questions(cfg: Config, chat: Chat, each: Task, verifier: Reward) ->
     longest = max(map(len, prompts))
     if longest > cfg.rollout.max_prompt_tokens:
         raise ConfigError("rollout.max_prompt_tokens", f"task {each.name} has a held-out prompt of {longest} tokens")
-    return Questions(each.name, items, prompts, verifier)
+    used = {item.id for item in items}
+    unjudged = {name: why for name, why in each.unjudged.items() if name in used or each.ungradable == "drop"}
+    return Questions(each.name, items, prompts, verifier, unjudged)
 
 
 def make_evaluator(cfg: Config, chat: Chat, tasks: Sequence[Task], rewards: Rewards) -> Evaluator:

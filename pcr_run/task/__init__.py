@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pcr_run.data import Task
+from pcr_run.data import UNGRADABLE, Task
 from pcr_run.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ def make(cfg: TaskConfig, seed: int, key: str = "task") -> Task:
     """Load a task's questions; ``key`` is where its configuration stands, for messages.
 
     ``cfg.data`` is ``source``, a module of this package with ``load(seed, **options)`` or ``module:function`` of the
-    user's, and that function's options; it returns (training items, held-out items). Raises ``ConfigError`` for an
+    user's, and that function's options; it returns (training items, held-out items). ``ungradable`` is one of
+    ``UNGRADABLE``. Raises ``ConfigError`` for an
     unknown source or option, an empty side, and a question that is on both sides. Only a source that is given
     ``train: null`` (a benchmark) may have no training items.
     """
@@ -31,6 +32,9 @@ def make(cfg: TaskConfig, seed: int, key: str = "task") -> Task:
 def _make(cfg: TaskConfig, seed: int) -> Task:
     options = dict(cfg.data)
     load = _loader(options.pop("source", None))
+    ungradable = options.pop("ungradable", "refuse")
+    if ungradable not in UNGRADABLE:
+        raise ConfigError("task.data.ungradable", f"unknown rule {ungradable!r}; choose {', '.join(UNGRADABLE)}")
     _check(load, options)
     train, test = load(seed, **options)
     if not test:
@@ -42,7 +46,7 @@ def _make(cfg: TaskConfig, seed: int) -> Task:
         raise ConfigError(
             "task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them"
         )
-    return Task(cfg.name, cfg.verifier, train, test)
+    return Task(cfg.name, cfg.verifier, train, test, ungradable)
 
 
 def _loader(source: Any) -> Callable[..., Any]:
@@ -63,7 +67,9 @@ def _check(load: Callable[..., Any], options: dict[str, Any]) -> None:
     known = {parameter.name: parameter for parameter in parameters}
     for key in options:
         if key not in known:
-            raise ConfigError(f"task.data.{key}", f"unknown option; this source knows {', '.join(known)}")
+            raise ConfigError(
+                f"task.data.{key}", f"unknown option; this source knows {', '.join([*known, 'ungradable'])}"
+            )
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise ConfigError(f"task.data.{name}", "this source needs it and it is not set")

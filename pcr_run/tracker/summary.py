@@ -34,8 +34,25 @@ def show(result: Mapping[str, Any], directory: Path, console: Console | None = N
         after = scores[result["task"]]["after"]
         how = f"{after['questions']} questions x {after['n']} samples at temperature {after['temperature']:g}"
         console.print(f"Pass@1 over {how}; ± is the standard error, questions as clusters.", soft_wrap=True)
+    for task, score in scores.items():
+        for line in remarks(score["after"]):
+            console.print(f"{task}: {line}", soft_wrap=True)
     seconds = result.get("seconds", {})
     if seconds:
         phases = "  ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
         console.print(f"seconds: {phases}", soft_wrap=True)
     console.print(f"run: {directory}", soft_wrap=True)
+
+
+def remarks(score: Mapping[str, Any]) -> list[str]:
+    """What a reader of a score has to know: answers cut short, thoughts without an end, questions without a judge."""
+    lines = []
+    if score.get("truncated"):
+        lines.append(f"{100 * score['truncated']:.1f}% of the answers were cut at the limit of tokens")
+    if score.get("unclosed_thoughts"):
+        lines.append(f"{100 * score['unclosed_thoughts']:.1f}% of the answers never ended their thought")
+    if score.get("ungradable"):
+        names = list(score["ungradable"])
+        told = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        lines.append(f"{len(names)} questions cannot be judged: {told}")
+    return lines
