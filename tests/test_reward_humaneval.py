@@ -60,6 +60,13 @@ def test_reference_solutions_earn_1(rows, reward):
     assert {row["task_id"]: score for row, score in zip(rows, scores, strict=True) if score.value != 1} == {}
 
 
+def test_a_solution_may_begin_with_an_import_from_the_future(rows, reward):
+    chosen = [row for row in rows if item(row).reference.preamble.strip()]
+    assert len(chosen) > 20
+    programs = [f"from __future__ import annotations\n{solution(row)}" for row in chosen]
+    assert {score.value for score in reward([item(row) for row in chosen], programs)} == {1}
+
+
 def test_planted_bugs_earn_0(rows, reward):
     scores = reward([item(row) for row in rows], [planted(row) for row in rows])
     assert {row["task_id"]: score for row, score in zip(rows, scores, strict=True) if score.value != 0} == {}

@@ -123,15 +123,61 @@ def test_the_answer_is_the_last_balanced_box_after_thinking(text):
     assert answer.boxed(text) == EXTRACTION[text]
 
 
+DOCSTRING = 'def f(x):\n    """Doubles.\n\n    ```\n    >>> f(2)\n    4\n    ```\n    """\n    return 2 * x'
+PROGRAMS = {
+    f"```python\n{DOCSTRING}\n```": DOCSTRING,
+    f"````python\n{DOCSTRING}\n```\n# still inside\n````": f"{DOCSTRING}\n```\n# still inside",
+    "~~~python\nf = abs\n~~~": "f = abs",
+    "1. First:\n   ```python\n   def f(x):\n       return x\n   ```\n2. Then nothing.": "def f(x):\n    return x",
+    "- ```python\n  def f(x):\n      return x\n  ```": "def f(x):\n    return x",
+    "  * deep\n\n      ```py\n      f = abs\n      ```": "f = abs",
+    "```python\ndef f(x): return x\n```\nUsage:\n```python\nprint(f(2))\n```": "def f(x): return x",
+    "```python\ndef f(x): return 1\n```\nBetter:\n```python\ndef f(x): return 2\n```": "def f(x): return 2",
+    "```python\nf = lambda x: x\n```\n```python\nassert f == f\nf (1)\n```": "f = lambda x: x",
+    "```python\nclass f:\n    pass\n```\n```python\nf()\n```": "class f:\n    pass",
+    "```python\nasync def f(): pass\n```\n```python\ndef fg(): f()\n```": "async def f(): pass",
+    "```\nold\n```\n```python\nf(1)\n```": "f(1)",
+    "```python title=a.py\nf = 1\n```\n```bash\nls\n```": "f = 1",
+    "no block at all\n": "no block at all",
+}
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_the_program_is_the_last_block_that_defines_it(text):
+    assert answer.program(text, "f") == PROGRAMS[text]
+
+
+def test_without_an_entry_point_the_last_block_is_the_program():
+    assert answer.program("```python\nprint(1)\n```\n```python\nprint(2)\n```") == "print(2)"
+
+
 @pytest.mark.parametrize(
-    "unit", ["\\boxed{", "{", "}", "\\", "\\boxed{}", "<think>", "</think>", "```python\n", "1,", "9"]
+    "unit",
+    [
+        "\\boxed{",
+        "{",
+        "}",
+        "\\",
+        "\\boxed{}",
+        "<think>",
+        "</think>",
+        "```python\n",
+        "1,",
+        "9",
+        "- ",
+        "1. ",
+        " ",
+        "\t",
+        "~~~\n",
+        "f: ",
+    ],
 )
 def test_a_megabyte_of_hostile_text_is_read_in_linear_time(reward, unit):
     start = time.monotonic()
     (score,) = reward(items("42"), [unit * (1_000_000 // len(unit))])
     assert time.monotonic() - start < 5
     assert score.value == 0
-    answer.program(unit * (1_000_000 // len(unit)))
+    answer.program(unit * (1_000_000 // len(unit)), "f")
     assert time.monotonic() - start < 10
 
 

@@ -124,6 +124,28 @@ def test_the_preamble_is_put_before_the_candidate(judge):
     assert judge("def f(): return math.pi", "assert f() > 3", preamble="import math").verdict == "correct"
 
 
+def test_a_preamble_and_a_program_are_two_texts(judge):
+    future = "from __future__ import annotations\n"
+    program = future + "def f(x: Later) -> Later: return math.pi\nclass Later: pass"
+    assert judge(program, "assert f(1) > 3", preamble="import math").verdict == "correct"
+    assert judge(program.removeprefix(future), "assert f(1) > 3", preamble=future + "import math").verdict == "correct"
+    assert judge("def f(): return 1", "assert f() == 1", preamble="1 / 0").verdict == "wrong"
+    assert judge("import math\n" + program, "assert f(1) > 3").verdict == "unparsed"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_more_threads_than_a_program_needs_are_refused(level):
+    program = (
+        "import _thread, threading\ndef f(n):\n    threading.stack_size(32768)\n    lock = _thread.allocate_lock()\n"
+        "    lock.acquire()\n    for _ in range(n): _thread.start_new_thread(lock.acquire, ())\n"
+        "    for _ in range(10**9): pass"
+    )
+    made = make(RewardConfig(name="verifier", verifier="sandbox"), SandboxConfig(isolation=level))
+    scores = made([Item(str(n), (), CodeTests("f", (f"f({n})",))) for n in (30, 100)], [program] * 2)
+    made.close()
+    assert [(score.verdict, "threads" in score.detail) for score in scores] == [("timeout", False), ("refused", True)]
+
+
 def test_partial_credit_is_the_share_of_tests_passed(judge):
     tests = ["assert f(1) == 1", "assert f(2) == 4", "assert f(3) == 9", "assert f(4) == 0"]
     score = judge("def f(x): return x * x", *tests, partial=True)
@@ -144,6 +166,16 @@ STDIO = (("1 2\n", "3\n"), ("5 6", "11"))
         ("import sys\nprint(sum(map(int, sys.stdin.read().split())), '  \\n\\n')", "correct", 1),
         (
             "if __name__ == '__main__':\n    print(sum(map(int, input().split())))\n    raise SystemExit(0)",
+            "correct",
+            1,
+        ),
+        ("print(sum(map(int, input().split())))\nexit()\nprint(1)", "correct", 1),
+        ("print(sum(map(int, input().split())))\nquit(0)", "correct", 1),
+        ("print(sum(map(int, input().split())))\nexit(1)", "wrong", 0),
+        (
+            "import sys, threading\nsys.setrecursionlimit(1 << 20)\nthreading.stack_size(1 << 27)\n"
+            "def main():\n    def add(*n): return n[0] + add(*n[1:]) if n else 0\n"
+            "    print(add(*map(int, input().split())))\nthreading.Thread(target=main).start()",
             "correct",
             1,
         ),
