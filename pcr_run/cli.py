@@ -127,8 +127,11 @@ def _leave(error: ConfigError | RunError, code: int) -> NoReturn:
 
 
 def _say(message: object, code: int) -> int:
-    """Show why the command ends; returns its exit code."""
-    print(f"pcr-run: {'error: ' if code < 128 else ''}{message}", file=sys.stderr)
+    """Show why the command ends, in six lines at most; returns its exit code."""
+    lines = [line for line in str(message).splitlines() if line.strip()]
+    text = "\n".join(lines[:6])
+    text = text if len(text) <= 600 and len(lines) <= 6 else f"{text[:600]} ..."
+    print(f"pcr-run: {'error: ' if code < 128 else ''}{text}", file=sys.stderr)
     return code
 
 

@@ -46,6 +46,21 @@ BAD = [
     ("learner.klx=k1", "learner.klx", "did you mean learner.kl"),
     ("+resolver.klx=k1", "resolver.klx", "no such key"),
     ("task.data.sizee=1", "task.data.sizee", "+task.data.sizee"),
+    (
+        "evaluation.tasks.math.data.sourc=x",
+        "evaluation.tasks.math.data.sourc",
+        "did you mean evaluation.tasks.math.data.source",
+    ),
+    ("evaluation.tasks.math.data.path=x", "evaluation.tasks.math.data.path", "+evaluation.tasks.math.data.path="),
+    (
+        "evaluation.tasks.math.verifierr=x",
+        "evaluation.tasks.math.verifierr",
+        "did you mean evaluation.tasks.math.verifier?",
+    ),
+    ("evaluation.tasks.mat.name=x", "evaluation.tasks.mat", "did you mean evaluation.tasks.math"),
+    ("rollout.engine.x=1", "rollout.engine.x", "+rollout.engine.x="),
+    ("zzz.zzz.zzz=1", "zzz", "no such key; right: scale"),
+    ("measure.zzz=1", "measure.zzz", "right: measure."),
     ("resolver=prc", "resolver", "did you mean pcr?"),
     ("task=maths", "task", "did you mean math?"),
     ("experiment=none_such", "experiment", "not known"),
@@ -156,9 +171,50 @@ def test_bad_input_ends_with_one_message_that_names_the_key(command, work, typed
     assert ended.err.startswith(f"pcr-run: error: {key}")
     assert says in ended.err
     assert "Traceback" not in ended.err
+    assert ended.err.count("\n") <= 6
+    assert len(ended.err) < 720
     files = [path for path in work.rglob("*") if path.is_file()]
     assert files == [work / "a_file"]
     assert files[0].read_text() == "content"
+
+
+@pytest.mark.parametrize(
+    ("variables", "typed", "says"),
+    [
+        ({"XDG_CACHE_HOME": "/proc/nowhere"}, "", "XDG_CACHE_HOME: cannot write in /proc/nowhere/pcr-run"),
+        ({"HOME": "/proc/nobody"}, "", "HOME: cannot write in /proc/nobody/.cache/pcr-run"),
+        ({"PCR_RUN_CACHE": "/proc/x", "HOME": "/proc/y"}, "", "PCR_RUN_CACHE: cannot write in /proc/x "),
+        ({"PCR_RUN_CACHE": "a_file"}, "", "PCR_RUN_CACHE: cannot write in"),
+        ({"HF_HOME": "/proc/x"}, "model.path=owner/name", "HF_HOME: cannot write in /proc/x/hub"),
+        ({"HF_HUB_CACHE": "/proc/x"}, "model.path=owner/name", "HF_HUB_CACHE: cannot write in /proc/x "),
+        (
+            {"XDG_CACHE_HOME": "/proc/x"},
+            "model.path=owner/name",
+            "XDG_CACHE_HOME: cannot write in /proc/x/huggingface/hub",
+        ),
+        ({"HF_HOME": "/proc/x"}, "+task@evaluation.tasks.amc23=amc23", "HF_HOME: cannot write in /proc/x/datasets"),
+        ({"HF_DATASETS_CACHE": "/proc/x"}, "evaluation.text={source: hub}", "HF_DATASETS_CACHE: cannot write"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_told_before_the_run(command, work, monkeypatch, variables, typed, says):
+    (work / "a_file").write_text("content")
+    for name in ("PCR_RUN_CACHE", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ended = command(*filter(None, [typed]))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert ended.err.startswith(f"pcr-run: error: {says}")
+    assert "to a writable directory" in ended.err
+
+
+def test_a_user_without_a_home_is_told(command, monkeypatch):
+    for name in ("PCR_RUN_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: Path("~no-such-user").expanduser())
+    ended = command()
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: HOME: not set")
 
 
 def test_what_a_models_files_lack_is_told_before_the_run(command, work):

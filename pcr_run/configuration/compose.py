@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def explain(error: Exception) -> ConfigError:
             case InterpolationKeyError():
                 return ConfigError("configuration" if key.startswith("hydra.") else key, problem)
             case ConfigAttributeError() | ConfigKeyError():
-                return unknown_key(key)
+                return unknown_key(key, cause.parent_node)
             case ValidationError() if key:
                 return ConfigError(key, problem)
             case MissingMandatoryValue():
@@ -69,23 +69,36 @@ def explain(error: Exception) -> ConfigError:
     return ConfigError("command line", message)
 
 
-def unknown_key(key: str) -> ConfigError:
-    """The error for a key that the schema does not have."""
+def unknown_key(key: str, parent: Any = None) -> ConfigError:
+    """The error for a key that is not there; ``parent`` is the node in which it was looked for, if known."""
+    above, _, last = key.rpartition(".")
+    prefix = f"{above}." if above else ""
     known = list(_keys(Config, ""))
-    parent, _, last = key.rpartition(".")
-    if parent in known and not any(name.startswith(parent + ".") for name in known):
-        return ConfigError(key, f"not set in {parent}; a new entry there takes a plus: +{key}=...")
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    siblings = {entry.rpartition(".")[2]: entry for entry in known if entry.rpartition(".")[0] == above}
+    free = not siblings
+    if free and above and isinstance(parent, DictConfig):
+        siblings = {str(entry): f"{prefix}{entry}" for entry in parent}
+        free = not is_dataclass(OmegaConf.get_type(parent))
     close = [siblings[name] for name in difflib.get_close_matches(last, siblings)]
-    close += [name for name in known if name.endswith(f".{last}")]
-    hint = f"did you mean {' or '.join(close)}?" if close else f"right: {', '.join(siblings.values() or known)}"
-    return ConfigError(key, f"no such key; {hint}")
+    close += [entry for entry in known if entry.endswith(f".{last}") and entry not in close][:3]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"right: {some(siblings.values() or known)}"
+    if not free:
+        return ConfigError(key, f"no such key; {hint}")
+    there = f"; {hint}" if close else f", which has {some(siblings)}" if siblings else ""
+    return ConfigError(key, f"not set in {above or 'the configuration'}{there}; a plus adds it: +{key}=...")
+
+
+def some(names: Iterable[str], shown: int = 12) -> str:
+    """Names as a list in words, no longer than a message can be."""
+    every = list(names)
+    return ", ".join(every[:shown]) + (f" and {len(every) - shown} more" if len(every) > shown else "")
 
 
 def no_such(value: object, right: list[str]) -> str:
     """``'kl3' is not known; did you mean k3? Right: k1, k2, k3``."""
     close = difflib.get_close_matches(str(value), right, n=1)
-    return f"{value!r} is not known; {f'did you mean {close[0]}? Right' if close else 'right'}: {', '.join(right)}"
+    hint = f"did you mean {close[0]}? Right" if close else "right"
+    return f"{value!r} is not known; {hint}: {some(right, shown=40)}"
 
 
 def fingerprint(config: dict[str, Any]) -> str:

@@ -72,6 +72,11 @@ def read(cfg: ModelConfig) -> Card:
     return _card({}, None, True if cfg.chat_template else None, f"{cfg.path} on the hub, not downloaded yet")
 
 
+def is_absent(path: str) -> bool:
+    """Whether ``model.path`` names a model of the hub that is not on this machine yet."""
+    return local_directory(path) is None and _downloaded(path) is None
+
+
 def local_directory(path: str, key: str = "model.path") -> Path | None:
     """``path`` as a directory; None when it can only be a hub id. Raises ``ConfigError`` for what is neither."""
     directory = Path(path).expanduser()
