@@ -162,6 +162,26 @@ def test_retention_conflicts_and_time_are_means(tmp_path):
     assert float(row["seconds"]) == 16.0
 
 
+def test_an_infinite_perplexity_is_said(tmp_path):
+    cell(tmp_path, "pcr", 0, [0.1], [0.2])
+    path = next(tmp_path.glob("*/result.json"))
+    found = json.loads(path.read_text())
+    found["perplexity"]["after"] = None  # JSON has no infinity
+    path.write_text(json.dumps(found))
+    (row,) = rows(tmp_path)
+    assert (row["perplexity_before"], row["perplexity_after"]) == ("2.0", "inf")
+
+
+def test_questions_that_cannot_be_judged_are_in_the_report(tmp_path):
+    cell(tmp_path, "pcr", 0, [0.1], [0.2])
+    path = next(tmp_path.glob("*/result.json"))
+    found = json.loads(path.read_text())
+    assert "cannot be judged" not in summary.write(tmp_path)
+    found["scores"]["math"]["after"]["ungradable"] = {"minerva/5": "states no value", "minerva/72": "states no value"}
+    path.write_text(json.dumps(found))
+    assert "- math: minerva/5, minerva/72 (2)" in summary.write(tmp_path)
+
+
 def test_cells_that_are_not_complete_are_rows_that_say_why(tmp_path):
     cell(tmp_path, "pcr", 0, [0.1], [0.2])
     cell(tmp_path, "pcr", 1, [0.1], [0.9], status="failed")

@@ -2,22 +2,27 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from pcr_run.errors import ConfigError
+from pcr_run.model import load
+from pcr_run.run import saving
 from pcr_run.run.parts import assemble
-from pcr_run.schema import Config, TaskConfig
+from pcr_run.schema import CheckpointConfig, Config, ModelConfig, TaskConfig
 
 STEPS = 4
 COMMAND = [
@@ -222,3 +227,74 @@ sys.argv = ["pcr-run", *sys.argv[2:]]
 from pcr_run.cli import main
 sys.exit(main())
 """
+
+
+INVALID = {"do_sample": False, "temperature": 0.7, "top_p": 0.9, "eos_token_id": 1, "my_own": [1]}
+
+
+@pytest.mark.parametrize("settings", [json.dumps(INVALID), None], ids=["invalid", "none"])
+def test_generation_settings_are_written_back_as_they_came(untrained: Path, tmp_path: Path, settings) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(untrained, base)
+    (base / "generation_config.json").unlink(missing_ok=True)
+    if settings:
+        (base / "generation_config.json").write_text(settings)
+    code, output = finish(tmp_path / "run", f"model.path={base}", "steps=1", "evaluation=none")
+    assert code == 0, output
+    final = tmp_path / "run" / "final"
+    saved = final / "generation_config.json"
+    assert (saved.read_text() if saved.exists() else None) == settings
+    assert AutoModelForCausalLM.from_pretrained(final).config.architectures
+
+
+def test_a_model_that_cannot_be_saved_is_told_before_the_first_step(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, tokenizer = load(ModelConfig(path=str(untrained)))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NotImplementedError("this tokenizer has no file\nand more")
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", refuse)
+    with pytest.raises(ConfigError, match=r"model\.path: .*this tokenizer has no file\);"):
+        saving.rehearse(tmp_path, policy, tokenizer, None)
+    assert list(tmp_path.iterdir()) == []
+    assert policy.generation_config.eos_token_id is not None
+
+
+@pytest.mark.parametrize(
+    ("every", "keep", "there", "states"),
+    [(0, 2, 0, 1), (1, 2, 0, 3), (1, 1, 0, 2), (1, 2, 2, 1), (10, 5, 0, 1), (3, 9, 0, 4), (1, 2, 3, 0)],
+)
+def test_a_disk_without_room_is_told_before_the_first_step(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, keep: int, there: int, states: int
+) -> None:
+    policy, _ = load(ModelConfig(path=str(untrained)))
+    weights = sum(weight.nbytes for weight in policy.parameters())
+    for number in range(there):
+        (tmp_path / "checkpoints" / f"step-{number:06d}").mkdir(parents=True)
+    cfg = Config(steps=10, checkpoint=CheckpointConfig(every=every, keep=keep))
+    needed = weights * (1 + 3 * states) + saving.SPARE
+    for free, refused in ((needed + 100_000, False), (needed - 1, True)):
+        monkeypatch.setattr(saving.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(ConfigError, match="GB free") if refused else nullcontext():
+            saving.check_room(cfg, tmp_path, policy, step=0)
+
+
+def test_no_step_is_an_evaluation_and_a_result(tmp_path: Path) -> None:
+    code, output = finish(tmp_path / "run", "steps=0", "learner.schedule=constant")
+    assert code == 0, output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    score = result["scores"]["math"]
+    assert (result["status"], score["before"], score["difference"]) == ("complete", score["after"], 0.0)
+    assert [line["step"] for line in records(tmp_path / "run", "evaluations")] == [0]
+    assert (tmp_path / "run" / "final" / "config.json").exists()
+
+
+def test_where_policy_and_reference_are_equal_there_is_no_alpha(whole: Path) -> None:
+    first = [row for row in records(whole, "layers") if row["step"] == 1 and row["ss"] == 0]
+    assert first
+    assert {(row["alpha"], row["cos_pla_sta"]) for row in first} == {(None, None)}
+    later = [row["alpha"] for row in records(whole, "layers") if row["step"] == STEPS]
+    assert all(0 <= alpha <= 1 for alpha in later)
+    assert 0 < records(whole, "metrics")[-1]["alpha"] < 1

@@ -17,6 +17,7 @@ from rich.console import Console
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.records import jsonl as records
 from pcr_run.records.jsonl import Records
+from pcr_run.records.number import number
 from pcr_run.schema import Config, WandbConfig
 from pcr_run.tracker import Trackers, opened, progress, summary
 from pcr_run.tracker.wandb_tracker import WandbTracker
@@ -275,6 +276,33 @@ def test_the_table_at_the_end_says_before_after_difference_retention_time_and_pl
     assert "64 questions x 4 samples at temperature 1" in shown
     assert "rollout 12.3  learner 5.0" in shown
     assert f"run: {tmp_path}" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((2.5, "2.500"), (6.8e19, "6.80e+19"), (1e6, "1.00e+06"), (1e-7, "1.00e-07"), (0.0, "0.000")),
+        *((math.inf, "inf"), (math.nan, "nan"), (None, "not finite"), (-3e9, "-3.00e+09"), (999_999.5, "999999.500")),
+    ],
+)
+def test_numbers_that_do_not_fit_are_in_powers_of_ten_and_infinities_are_said(tmp_path, value, shown):
+    out = io.StringIO()
+    summary.show({**RESULT, "perplexity": {"before": 2.5, "after": value}}, tmp_path, Console(file=out, width=100))
+    (row,) = [line for line in out.getvalue().splitlines() if "perplexity" in line]
+    assert row.split("│")[3].strip() == shown
+    assert number(value) == shown
+
+
+def test_the_end_of_a_run_says_what_a_reader_of_the_scores_has_to_know(tmp_path):
+    scores = {"math": {**RESULT["scores"]["math"]}}
+    remarks = {"truncated": 0.25, "unclosed_thoughts": 0.5, "ungradable": {f"row/{i}": "no value" for i in range(30)}}
+    scores["math"]["after"] = {**scores["math"]["after"], **remarks}
+    out = io.StringIO()
+    summary.show({**RESULT, "scores": scores}, tmp_path, Console(file=out, width=100))
+    assert "math: 25.0% of the answers were cut at the limit of tokens" in out.getvalue()
+    assert "math: 50.0% of the answers never ended their thought" in out.getvalue()
+    assert "math: 30 questions cannot be judged: row/0, row/1" in out.getvalue()
+    assert "row/19 and 10 more" in out.getvalue()
 
 
 def test_a_run_without_evaluation_has_a_summary_too(tmp_path):

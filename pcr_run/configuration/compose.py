@@ -77,7 +77,7 @@ def unknown_key(key: str, parent: Any = None) -> ConfigError:
     siblings = {entry.rpartition(".")[2]: entry for entry in known if entry.rpartition(".")[0] == above}
     free = not siblings
     if free and above and isinstance(parent, DictConfig):
-        siblings = {str(entry): f"{prefix}{entry}" for entry in parent}
+        siblings = {name: prefix + name for name in map(str, parent)}
         free = not is_dataclass(OmegaConf.get_type(parent))
     close = [siblings[name] for name in difflib.get_close_matches(last, siblings)]
     close += [entry for entry in known if entry.endswith(f".{last}") and entry not in close][:3]

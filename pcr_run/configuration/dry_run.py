@@ -1,17 +1,25 @@
-"""What a run would do, from its configuration alone: no torch, no transformers, no data, no network."""
+"""What a run would do, from its configuration and the files that are here: no weights, no network."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from pcr_run.configuration.check.batch import batch, measures
+from pcr_run.errors import ConfigError
 from pcr_run.model import card
 from pcr_run.records import result
-from pcr_run.schema import Config, evaluation_steps
+from pcr_run.schema import Config, evaluation_steps, to_dict
+
+TIMEOUT = 120  # seconds for the process that renders the prompt
 
 UNCHECKED = "the data set, the model's weights, options of the resolver, memory, and whatever needs the network"
 
@@ -22,8 +30,34 @@ def show(cfg: Config, directory: Path, console: Console | None = None) -> None:
     about = card.read(cfg.model)
     console.print(_table("model", about.rows()))
     console.print(_table("arithmetic", arithmetic(cfg)))
+    prompt(cfg, console)
     console.print(f"run directory: {directory} ({_state(directory)})")
     console.print(f"The configuration is valid. Not checked: {UNCHECKED}.")
+
+
+def prompt(cfg: Config, console: Console) -> None:
+    """Print what the model is asked, rendered by a process of its own; ConfigError where its template fails."""
+    command = [sys.executable, "-P", "-m", "pcr_run.model.prompt"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "USE_TORCH": "0"}  # neither is needed to make a text
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # files of the user's
+    configuration = OmegaConf.to_yaml(OmegaConf.create(to_dict(cfg)))
+    try:
+        done = subprocess.run(
+            command, input=configuration, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=True
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        reason = (str(error.stderr or "").strip().splitlines() or [str(error)])[-1]
+        raise ConfigError("model", f"no prompt can be made: {reason}") from error
+    found = json.loads(done.stdout.splitlines()[-1])
+    if "key" in found:
+        raise ConfigError(found["key"], found["problem"])
+    if "missing" in found:
+        console.print(f"prompt: not shown ({found['missing']})", markup=False)
+        return
+    which = found["item"] or "the data set is not on this machine: a placeholder"
+    thought = "; it opens a thought" if found["opened"] else ""
+    console.print(f"prompt ({which}; {found['tokens']} tokens{thought}):", markup=False)
+    console.print(found["text"], markup=False)
 
 
 def matrix(cells: Sequence[tuple[Config, Path]], console: Console | None = None) -> None:

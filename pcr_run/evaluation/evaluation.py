@@ -101,7 +101,7 @@ def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, 
 
 
 def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:
-    """exp of the mean negative log-likelihood per token, the first token of each document not counted."""
+    """exp of the mean negative log-likelihood per token, the first token of each document not counted; may be inf."""
     policy = split(model)
     total, tokens = 0.0, 0
     for batch in alike(documents):
@@ -111,7 +111,8 @@ def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:
         mask = (place > 0) & (place < lengths[:, None])
         values = logprobs(policy, ids, mask, temperature=1.0)
         total, tokens = total - values.sum(dtype=torch.float64).item(), tokens + len(values)
-    return math.exp(total / tokens)
+    mean = total / tokens
+    return math.exp(mean) if mean < 700 else math.inf  # math.exp raises instead
 
 
 def alike(documents: Sequence[Tensor], tokens: int = 4096) -> Iterator[list[Tensor]]:

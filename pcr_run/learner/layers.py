@@ -35,7 +35,8 @@ def layer_rows(
 ) -> list[dict[str, Any]]:
     """One row per group of the ``chosen`` parameters; ``names`` [K] are those of ``resolution`` and ``products``.
 
-    ``alpha`` is PCR's variance ratio, whatever the resolver; ``a`` and ``b`` are what the resolver did, null where the
+    ``alpha`` is PCR's variance ratio, whatever the resolver, null like the cosines where a gradient is 0: there is no
+    axis to project on while policy and reference are equal. ``a`` and ``b`` are what the resolver did, null where the
     group's parameters got different weights; ``cos_step_sta`` is of the optimizer's descent step, null where no step
     was taken or measured.
     """
@@ -49,11 +50,13 @@ def layer_rows(
         return torch.zeros(len(groups), dtype=torch.float64).index_add(0, index, column)
 
     uu, us = total(a * a * t.pp + 2 * a * b * t.ps + b * b * t.ss), total(a * t.ps + b * t.ss)
-    alpha = variance_alpha(table)
+    cos_pla_sta = cosine(table.ps, table.pp, table.ss)
+    strength = variance_alpha(table).tolist()
+    alpha = [None if axis is None else value for value, axis in zip(strength, cos_pla_sta, strict=True)]
     columns = {
         **{name: getattr(table, name).tolist() for name in ("pp", "ps", "ss", "var_pla", "var_sta")},
-        "alpha": alpha.tolist(),
-        "cos_pla_sta": cosine(table.ps, table.pp, table.ss),
+        "alpha": alpha,
+        "cos_pla_sta": cos_pla_sta,
         "cos_update_sta": cosine(us, uu, table.ss),
         "cos_step_sta": [None] * len(groups)
         if products is None
@@ -83,10 +86,10 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     groups; ``agree_rate``: share of the groups in conflict whose update still has <update, g_sta> >= 0.
     """
     conflicting = [row for row in rows if row["ps"] < 0]
-    out = {"conflict_rate": len(conflicting) / len(rows), "alpha": sum(row["alpha"] for row in rows) / len(rows)}
+    out = {"conflict_rate": len(conflicting) / len(rows)}
     if conflicting:
         out["agree_rate"] = sum((row["cos_update_sta"] or 0.0) >= 0 for row in conflicting) / len(conflicting)
-    for key in ("cos_pla_sta", "cos_update_sta", "cos_step_sta"):
+    for key in ("alpha", "cos_pla_sta", "cos_update_sta", "cos_step_sta"):
         values = [row[key] for row in rows if row[key] is not None]
         if values:
             out[key] = sum(values) / len(values)

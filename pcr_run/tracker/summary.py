@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pcr_run.records.number import number
+
 
 def show(result: Mapping[str, Any], directory: Path, console: Console | None = None) -> None:
     """Print scores before and after with the difference and its standard error, retention, time and place.
@@ -28,7 +30,8 @@ def show(result: Mapping[str, Any], directory: Path, console: Console | None = N
         table.add_row(label, f"{100 * before['pass@1']:.1f}%", f"{100 * after['pass@1']:.1f}%", change)
     if perplexity := result.get("perplexity"):
         before, after = perplexity["before"], perplexity["after"]
-        table.add_row("perplexity", f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+        moved = None if None in (before, after) else after - before
+        table.add_row("perplexity", number(before), number(after), number(moved, sign="+"))
     console.print(table)
     if scores:
         after = scores[result["task"]]["after"]
