@@ -19,6 +19,7 @@ from pcr_run.learner import objective
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import Products, layer_rows, summary
+from pcr_run.learner.rounding import Survival
 from pcr_run.learner.schedule import schedule
 from pcr_run.model import packing
 from pcr_run.model.packing import Tokens
@@ -70,6 +71,7 @@ class Learner:
         )
         updates = steps * learner.epochs * learner.minibatches
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
+        self.survival = Survival(model)
         self.nonfinite = 0
 
     def _layers(self) -> list[nn.Module]:
@@ -218,14 +220,15 @@ class Learner:
         if self.cfg.max_grad_norm is not None:
             clip_grads_with_norm_(self.model.parameters(), self.cfg.max_grad_norm, norm)
             metrics["clip_factor"] = min(1.0, self.cfg.max_grad_norm / (metrics["grad_norm"] + 1e-6))
-        if two is None:
-            self.optimizer.step()
-            self.scheduler.step()
-            return None
         named = dict(self.model.named_parameters())
-        before = {name: named[name].detach().clone() for name in two.names}
+        before = {name: named[name].detach().clone() for name in two.names} if two is not None else {}
+        self.survival.before()
         self.optimizer.step()
+        if (changed := self.survival.share(float(self.scheduler.get_last_lr()[0]))) is not None:
+            metrics["weights_changed"] = changed
         self.scheduler.step()
+        if two is None:
+            return None
         return Products.of({name: before[name].sub_(named[name].detach()) for name in two.names}, two.stability())
 
     def _autocast(self) -> torch.autocast:
