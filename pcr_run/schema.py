@@ -214,6 +214,9 @@ class LearnerConfig:
     reference: str = doc(
         "reference policy: `initial` or `old` (the policy that sampled)", "initial", ("initial", "old")
     )
+    reference_device: str | None = doc(
+        "where the reference waits between updates; null = with the policy", None, ("cpu",)
+    )
     advantage: str = doc(
         "`standard` (centred, divided by the group's std) or `dr_grpo` (centred)",
         "standard",

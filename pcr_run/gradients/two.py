@@ -118,7 +118,9 @@ class TwoGradients:
         """
         output = forward()
         self._layout = layout
-        self._pull(output, head(output.detach()), beta, len(layout))
+        at = head(output.detach())
+        with torch.autocast(output.device.type, enabled=False):  # gradients keep the dtype that they come in
+            self._pull(output, at, beta, len(layout))
 
     def _pull(self, output: Tensor, at: Cotangents, beta: float, rows: int) -> None:
         """Carry the cotangents down, segment by segment, that of L_sta first: its pass computes no weight gradient."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from pcr_run.learner.schedule import schedule
 from pcr_run.model import packing
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import disable_dropout, freeze, sampled_logprobs, split
+from pcr_run.model.precision import cast_once, store
 from pcr_run.resolver import from_config
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
@@ -59,8 +61,9 @@ class Learner:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.train()  # transformers checkpoints in training mode only; dropout is off all the same
         self.tapped = tappable(model, self.tracked)
-        self.reference = freeze(model) if learner.beta > 0 or self.tracked else None
-        self.reference_policy = split(self.reference, whole) if self.reference is not None else None
+        self.reference = self._frozen() if learner.beta > 0 or self.tracked else None
+        with self._reference_here(), self._autocast():
+            self.reference_policy = split(self.reference, whole) if self.reference is not None else None
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
         self.optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -73,6 +76,23 @@ class Learner:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
         self.survival = Survival(model)
         self.nonfinite = 0
+
+    def _frozen(self) -> PreTrainedModel:
+        """The reference policy, in the dtype that is computed in, where it waits for its turn."""
+        reference = freeze(self.model)
+        if self.cfg.autocast:
+            store(reference, torch.bfloat16)
+        nn.Module.to(reference, self.cfg.reference_device or self.model.device)
+        return reference
+
+    @contextmanager
+    def _reference_here(self) -> Iterator[None]:
+        """Inside, the reference is on the learner's device."""
+        if self.reference is not None:
+            nn.Module.to(self.reference, self.model.device)
+        yield
+        if self.reference is not None and self.cfg.reference_device is not None:
+            nn.Module.to(self.reference, self.cfg.reference_device)
 
     def _layers(self) -> list[nn.Module]:
         """The layers at which gradients are cut; none where they go down in one piece."""
@@ -87,6 +107,10 @@ class Learner:
 
     def update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl."""
+        with self._reference_here():
+            return self._update(batch, step)
+
+    def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         cfg = self.cfg
         if cfg.reference == "old" and self.reference is not None:
             self.reference.load_state_dict(self.model.state_dict())
@@ -116,16 +140,15 @@ class Learner:
     def _old_logprobs(self, batch: Batch, lengths: list[int]) -> Float[Tensor, "rows length"]:
         """Log-probs of the sampled tokens under the policy that begins the step; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
-        for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
-            tokens, mask = cut(batch, part.rows, lengths)
-            with self._autocast():
+        with self._autocast():
+            for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
+                tokens, mask = cut(batch, part.rows, lengths)
                 new = sampled_logprobs(self.policy, tokens, mask.nonzero().flatten(), self.temperature)
-            old, where = old.to(new.dtype), torch.zeros_like(batch.mask)
-            where[part.rows] = batch.mask[part.rows]
-            order = torch.tensor(part.rows, device=old.device)
-            values = old[order]
-            values[batch.mask[order]] = new
-            old[order] = values
+                old = old.to(new.dtype)
+                order = torch.tensor(part.rows, device=old.device)
+                values = old[order]
+                values[batch.mask[order]] = new
+                old[order] = values
         return old
 
     def _dealt(self, lengths: list[int], informative: list[bool], together: int, most: int) -> Iterator[Microbatch]:
@@ -159,7 +182,7 @@ class Learner:
             recompute=cfg.gradient_checkpointing,
             context=self._autocast,
         )
-        with two:
+        with self._autocast(), two, cast_once(self.model):
             together = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
             for part in self._dealt(minibatch.lengths, minibatch.informative, together, two.max_microbatch):
                 rows = minibatch[part]
