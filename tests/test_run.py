@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 from pcr_run.errors import ConfigError
 from pcr_run.model import load
 from pcr_run.run import saving
-from pcr_run.run.parts import assemble
+from pcr_run.run.parts import assemble, make_tasks
 from pcr_run.schema import CheckpointConfig, Config, ModelConfig, TaskConfig
 
 STEPS = 4
@@ -33,6 +33,7 @@ COMMAND = [
     "rollout.prompts=4",
     "rollout.group=4",
     "learner.microbatch=8",
+    "learner.tokens=null",
     "learner.minibatches=2",
     "learner.schedule=linear",
     "evaluation.questions=4",
@@ -128,6 +129,26 @@ def test_a_task_without_training_questions_is_refused_before_the_model_loads(tmp
     ):
         assemble(cfg, torch.device("cpu"), tmp_path, stack, said.append)
     assert said == ["loading the task"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("t", "task.data.test"), ("measured", "evaluation.tasks.measured.data.test")]
+)
+def test_a_file_that_is_missing_is_named_once_under_the_key_that_names_it(tmp_path: Path, name: str, key: str) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"problem": "1 + 1 =", "answer": 2}\n{"problem": "1 + 2 =", "answer": 3}\n')
+    trained = {
+        "source": "hub",
+        "train": {"path": str(questions)},
+        "test": {"path": str(questions), "keep": {"answer": {"max": 2}}},
+    }
+    missing = {"source": "hub", "train": None, "test": {"path": "no/such.jsonl"}}
+    cfg = Config(task=TaskConfig(name="t", verifier="math", data=missing if name == "t" else trained))
+    cfg.evaluation.tasks = {"measured": TaskConfig(name="m", verifier="math", data=missing)}
+    with pytest.raises(ConfigError) as told:
+        make_tasks(cfg)
+    assert told.value.key.startswith(key)
+    assert str(told.value).count("no/such.jsonl") == 1
 
 
 def test_what_was_trained_loads_in_transformers_and_differs_from_the_base(whole: Path, untrained: Path) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pcr_run.configuration.check.batch import batch, measures
+from pcr_run.configuration.memory import memory
 from pcr_run.errors import ConfigError
 from pcr_run.model import card
 from pcr_run.records import result
@@ -21,7 +22,7 @@ from pcr_run.schema import Config, evaluation_steps, to_dict
 
 TIMEOUT = 120  # seconds for the process that renders the prompt
 
-UNCHECKED = "the data set, the model's weights, options of the resolver, memory, and whatever needs the network"
+UNCHECKED = "the data set, the model's weights, options of the resolver, and whatever needs the network"
 
 
 def show(cfg: Config, directory: Path, console: Console | None = None) -> None:
@@ -29,7 +30,7 @@ def show(cfg: Config, directory: Path, console: Console | None = None) -> None:
     console = console or _console()
     about = card.read(cfg.model)
     console.print(_table("model", about.rows()))
-    console.print(_table("arithmetic", arithmetic(cfg)))
+    console.print(_table("arithmetic", [*arithmetic(cfg), *memory(cfg, about)]))
     prompt(cfg, console)
     console.print(f"run directory: {directory} ({_state(directory)})")
     console.print(f"The configuration is valid. Not checked: {UNCHECKED}.")
@@ -86,13 +87,24 @@ def arithmetic(cfg: Config) -> list[tuple[str, str]]:
             f"at most {P * G:,} x {rollout.max_new_tokens:,} = {P * G * rollout.max_new_tokens:,}",
         ),
         ("minibatch", f"{P} prompts / {learner.minibatches} = {prompts} prompts, {responses:,} responses"),
-        ("microbatches", f"{responses:,} / {learner.microbatch} = {responses // learner.microbatch} in a minibatch"),
-        ("tokens in a microbatch", f"at most {learner.microbatch} x {sequence:,} = {learner.microbatch * sequence:,}"),
+        *_microbatches(cfg, responses, sequence),
         ("optimizer steps a step", f"{learner.epochs} epochs x {learner.minibatches} minibatches = {updates}"),
         ("optimizer steps", f"{cfg.steps:,} steps x {updates} = {cfg.steps * updates:,}"),
         ("samples", f"{cfg.steps:,} steps x {P * G:,} = {cfg.steps * P * G:,}"),
         ("evaluations", f"{evaluations}, each {evaluation.n} samples for {questions} held-out questions of {names}"),
         ("gradient table", _rows(cfg)),
+    ]
+
+
+def _microbatches(cfg: Config, responses: int, sequence: int) -> list[tuple[str, str]]:
+    learner = cfg.learner
+    if learner.tokens:
+        most = f"at most {max(learner.tokens, sequence):,} tokens of whole responses (learner.tokens)"
+        return [("microbatches", f"{responses:,} responses, {most}")]
+    rows = learner.microbatch
+    return [
+        ("microbatches", f"{responses:,} / {rows} = {responses // rows} in a minibatch"),
+        ("tokens in a microbatch", f"at most {rows} x {sequence:,} = {rows * sequence:,}"),
     ]
 
 

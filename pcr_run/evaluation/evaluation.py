@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from pcr_run.data import Completion, Item, Reward, RolloutWorker, Sampling
-from pcr_run.model.policy import logprobs, split
+from pcr_run.model.packing import Tokens
+from pcr_run.model.policy import sampled_logprobs, split
+from pcr_run.ragged import Ragged
 from pcr_run.reward import stop_on_failures
 from pcr_run.schema import RewardConfig
 from pcr_run.seeds import derive
@@ -105,11 +106,9 @@ def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:
     policy = split(model)
     total, tokens = 0.0, 0
     for batch in alike(documents):
-        ids = pad_sequence(batch, batch_first=True).to(model.device)
-        lengths = torch.tensor([len(document) for document in batch], device=model.device)
-        place = torch.arange(ids.shape[1], device=model.device)
-        mask = (place > 0) & (place < lengths[:, None])
-        values = logprobs(policy, ids, mask, temperature=1.0)
+        rows = Ragged(tuple(map(len, batch)), model.device)
+        packed = Tokens(torch.cat(batch).to(model.device), rows)
+        values = sampled_logprobs(policy, packed, rows.positions.nonzero().flatten(), temperature=1.0)
         total, tokens = total - values.sum(dtype=torch.float64).item(), tokens + len(values)
     mean = total / tokens
     return math.exp(mean) if mean < 700 else math.inf  # math.exp raises instead

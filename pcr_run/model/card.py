@@ -31,6 +31,7 @@ class Card:
     parameters: int | None
     has_chat_template: bool | None
     where: str
+    feed_forward: int | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for a table."""
@@ -147,6 +148,7 @@ def _card(config: dict[str, Any], parameters: int | None, has_template: bool | N
         parameters=parameters,
         has_chat_template=has_template,
         where=where,
+        feed_forward=first("intermediate_size", "n_inner", "ffn_dim"),
     )
 
 

@@ -1,0 +1,54 @@
+"""The memory of a dry run: its formula against the tensors that a learner really holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from pcr_run.configuration.memory import memory
+from pcr_run.gradients.groups import select
+from pcr_run.learner.learner import Learner
+from pcr_run.model.card import Card
+from pcr_run.model.recipe import ARCHITECTURE
+from pcr_run.schema import Config, LearnerConfig, ResolverConfig, RolloutConfig
+
+
+def sizes(cfg: Config, card: Card) -> dict[str, float]:
+    """Bytes by what they are for."""
+    return {
+        what.removeprefix("memory: "): 1e9 * float(text.split()[0])
+        for what, text in memory(cfg, card)
+        if " GB (" in text
+    }
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_is_counted_is_what_is_held(autocast: bool) -> None:
+    shape = {**ARCHITECTURE, "hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8192}
+    policy = AutoModelForCausalLM.from_config(Qwen2Config(**shape), dtype=torch.float32)
+    parameters = sum(p.numel() for p in policy.parameters())
+    cfg = Config(rollout=RolloutConfig(name="vllm"), resolver=ResolverConfig(name="pcr"))
+    cfg.learner = LearnerConfig(autocast=autocast)
+    found = sizes(cfg, Card("x", 512, 3, 8192, parameters, True, "here", 2048))
+    learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=1, rollout=cfg.rollout)
+    reference = sum(p.nbytes for p in learner.reference.parameters())
+    mlp = sum(p.nbytes for name, p in policy.named_parameters() if name in set(select(policy, "mlp")))
+    assert found["weights"] == pytest.approx(4 * parameters, rel=0.05, abs=1e7)
+    assert found["AdamW"] == pytest.approx(8 * parameters, rel=0.05, abs=1e7)
+    assert found["reference"] == pytest.approx(reference, rel=0.05, abs=1e7)
+    assert found["g_sta"] == pytest.approx(mlp, rel=0.05, abs=1e7)
+    assert ("weights in bfloat16" in found) is autocast
+
+
+def test_what_is_not_needed_is_not_counted() -> None:
+    card = Card("x", 512, 3, 8192, 10**9, True, "here", 2048)
+    cfg = Config(rollout=RolloutConfig(name="hf"), resolver=ResolverConfig(name="none"))
+    cfg.learner.beta = 0.0
+    assert not {"reference", "g_sta", "groups in parts", "engine"} & set(sizes(cfg, card))
+    full = sizes(cfg, card)["activations"]
+    cfg.learner.gradient_checkpointing = True
+    assert sizes(cfg, card)["activations"] < full / 2
+    assert memory(cfg, Card("x", None, None, None, None, None, "hub")) == [
+        ("memory", "not known before the model's files are here")
+    ]
