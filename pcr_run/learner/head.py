@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pcr_run.gradients import Cotangents
 from pcr_run.learner import objective
 from pcr_run.learner.batch import Rows
+from pcr_run.model import fused
 from pcr_run.model.policy import Policy, blocks, token_logits, token_logprobs
 from pcr_run.schema import LearnerConfig
 
@@ -106,7 +107,7 @@ class Head:
         """
         cfg = self.cfg
         logits = token_logits(self.policy, h[block], self.temperature)
-        logp, entropy, probabilities = softmax_pass(logits, targets[block])
+        logp, entropy, probabilities = fused.on(logits.device, fused.log_softmax)(logits, targets[block])
         old = logp if rows.old is None else rows.old[block].to(logp.dtype)
         surrogate = objective.surrogate(
             logp, old, rows.advantage[block], rows.weight[block], cfg.clip_low, cfg.clip_high
@@ -152,16 +153,6 @@ class Head:
         at_logits = at_logits / self.temperature
         head = self.policy.head
         return at_logits.to(head.weight.dtype) @ head.weight if isinstance(head, nn.Linear) else at_logits
-
-
-def softmax_pass(
-    logits: Float[Tensor, "block vocabulary"], targets: Int[Tensor, " block"]
-) -> tuple[Float[Tensor, " block"], Float[Tensor, " block"], Float[Tensor, "block vocabulary"]]:
-    """Log-probs of the targets, entropies in nats, and all probabilities."""
-    normaliser = logits.logsumexp(-1)
-    probabilities = (logits - normaliser[:, None]).exp_()
-    entropy = normaliser - torch.linalg.vecdot(probabilities, logits)
-    return logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser, entropy, probabilities
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pcr_run.model import packing
+from pcr_run.model import fused, packing
 from pcr_run.model.packing import Tokens
 from pcr_run.ragged import Ragged
 
@@ -93,7 +93,7 @@ def token_logprobs(
     logits: Float[Tensor, "tokens vocabulary"], targets: Int[Tensor, " tokens"]
 ) -> Float[Tensor, " tokens"]:
     """Log-probs of the target tokens."""
-    return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+    return fused.on(logits.device, fused.target_logprobs)(logits, targets)
 
 
 @torch.no_grad()
