@@ -79,7 +79,7 @@ class CellsLauncher(Launcher):
         if cells[0].cfg.dry_run:
             from pcr_run.configuration import dry_run
 
-            dry_run.show(cells[0].cfg, cells[0].directory)
+            dry_run.show(cells[0].cfg, cells[0].directory, asks=False)
             dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
             return [_returned(cell, None) for cell in cells]
         codes = {}

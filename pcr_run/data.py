@@ -54,7 +54,7 @@ class Task:
     """Questions to train on and held-out ones; the two share no question.
 
     ``ungradable`` is what happens to items that cannot be judged (``UNGRADABLE``), ``unjudged`` why, by the id of
-    held-out ones.
+    held-out ones; ``n``: samples of each held-out question (None: as many as of the others).
     """
 
     name: str
@@ -63,6 +63,7 @@ class Task:
     test: Sequence[Item]
     ungradable: str = "refuse"
     unjudged: dict[str, str] = field(default_factory=dict)
+    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Score:
     """What a reward says about one response.
 
     ``value`` is the number to learn from, ``parts`` its named summands, ``detail`` why it is not right, if known;
-    ``thinking``: the response ends inside a thought.
+    ``thinking``: the response ends inside a thought; ``answer``: what it claims, where that is one text.
     """
 
     value: float
@@ -102,6 +103,7 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)
     detail: str = ""
     thinking: bool = False
+    answer: str = ""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class TaskConfig:
         "what happens to items whose gold answer or tests cannot be judged",
         {},
     )
+    n: int | None = doc("samples of each held-out question; null = evaluation.n", None, COUNT)
 
 
 @dataclass

@@ -25,13 +25,17 @@ TIMEOUT = 120  # seconds for the process that renders the prompt
 UNCHECKED = "the data set, the model's weights, options of the resolver, and whatever needs the network"
 
 
-def show(cfg: Config, directory: Path, console: Console | None = None) -> None:
-    """Print the model's card, the arithmetic of a step and of the run, and what was not checked."""
+def show(cfg: Config, directory: Path, console: Console | None = None, asks: bool = True) -> None:
+    """Print the model's card, the arithmetic of a step and of the run, a prompt (``asks``), and what was not checked.
+
+    The prompt takes seconds: transformers are loaded for it.
+    """
     console = console or _console()
     about = card.read(cfg.model)
     console.print(_table("model", about.rows()))
     console.print(_table("arithmetic", [*arithmetic(cfg), *memory(cfg, about)]))
-    prompt(cfg, console)
+    if asks:
+        prompt(cfg, console)
     console.print(f"run directory: {directory} ({_state(directory)})")
     console.print(f"The configuration is valid. Not checked: {UNCHECKED}.")
 

@@ -1,5 +1,6 @@
-"""A policy in; Pass@1 with its standard error, and perplexity of texts, out. May import model and reward."""
+"""A policy in; scores of its answers with their standard errors, and perplexity, out. May import model and reward."""
 
-from pcr_run.evaluation.evaluation import Evaluator, Questions, difference, pass_at_1
+from pcr_run.evaluation.evaluation import Evaluator, Questions
+from pcr_run.evaluation.scores import difference, pass_at_1
 
 __all__ = ["Evaluator", "Questions", "difference", "pass_at_1"]

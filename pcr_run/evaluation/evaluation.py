@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pcr_run.data import Completion, Item, Reward, RolloutWorker, Sampling
+from pcr_run.evaluation.scores import scores
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import sampled_logprobs, split
 from pcr_run.ragged import Ragged
@@ -24,13 +25,16 @@ from pcr_run.seeds import derive
 class Questions:
     """Held-out questions of one task with their prompts as token ids, and what judges the answers.
 
-    ``unjudged``: why, by id, for questions that nothing can judge and that are counted as wrong or left out.
+    ``n``: samples of each (None: the evaluator's); ``votes``: answers can be compared, so that a majority means
+    something; ``unjudged``: why, by id, for questions that nothing can judge and that are counted as wrong or left out.
     """
 
     task: str
     items: Sequence[Item]
     prompts: Sequence[Sequence[int]]
     verifier: Reward
+    n: int | None = None
+    votes: bool = False
     unjudged: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -52,53 +56,30 @@ class Evaluator:
     def __call__(
         self, worker: RolloutWorker, model: PreTrainedModel, decode: Callable[[Sequence[int]], str]
     ) -> dict[str, Any]:
-        """``{"tasks": {name: score}, "perplexity": float}``; for the fields of a score see ``pass_at_1``."""
+        """``{"tasks": {name: score}, "perplexity": float}``; for the fields of a score see ``scores``."""
         out: dict[str, Any] = {"tasks": {}}
         for questions in self.tasks:
+            n = questions.n or self.n
             seed = derive(self.seed, "evaluation", questions.task)
             completions: dict[int, list[Completion]] = {}
-            for part in worker.generate(questions.prompts, self.n, self.sampling, seed):
+            for part in worker.generate(questions.prompts, n, self.sampling, seed):
                 completions |= part
-            items = [item for item in questions.items for _ in range(self.n)]
+            items = [item for item in questions.items for _ in range(n)]
             sampled = [completion for _, group in sorted(completions.items()) for completion in group]
             texts = [decode(completion.token_ids) for completion in sampled]
-            scores = questions.verifier(items, texts)
-            stop_on_failures(self.limits, scores)
-            correct = [score.verdict == "correct" for score in scores]
-            per_question = [sum(correct[i : i + self.n]) / self.n for i in range(0, len(correct), self.n)]
+            judged = questions.verifier(items, texts)
+            stop_on_failures(self.limits, judged)
+            votes = [score.answer for score in judged] if questions.votes else None
             out["tasks"][questions.task] = {
-                **pass_at_1(per_question),
-                "n": self.n,
+                **scores([score.verdict == "correct" for score in judged], votes, n),
                 "temperature": self.sampling.temperature,
                 "truncated": sum(completion.finish == "length" for completion in sampled) / len(sampled),
-                "unclosed_thoughts": sum(score.thinking for score in scores) / len(scores),
+                "unclosed_thoughts": sum(score.thinking for score in judged) / len(judged),
                 "ungradable": dict(questions.unjudged),
-                "per_question": per_question,
             }
         if self.text:
             out["perplexity"] = perplexity(model, self.text)
         return out
-
-
-def pass_at_1(per_question: Sequence[float]) -> dict[str, float | int]:
-    """Mean over questions of each one's share of right samples, with the standard error over questions.
-
-    Samples of one question are not independent, so questions are the clusters (Miller 2024, 'Adding error bars to
-    evals'). With a single question the error is unknown: nan.
-
-    >>> pass_at_1([1.0, 0.5, 0.0])["pass@1"]
-    0.5
-    """
-    count = len(per_question)
-    mean = sum(per_question) / count
-    variance = sum((x - mean) ** 2 for x in per_question) / (count - 1) if count > 1 else math.nan
-    return {"pass@1": mean, "stderr": math.sqrt(variance / count), "questions": count}
-
-
-def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Mean change and its standard error, paired by question."""
-    score = pass_at_1([a - b for b, a in zip(before, after, strict=True)])
-    return score["pass@1"], score["stderr"]
 
 
 def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:

@@ -59,7 +59,7 @@ class MathReward:
         judged = self._judge([(gold, claim) for gold, claim in claims if claim])
         scores = []
         for (gold, claim), box in zip(claims, found, strict=True):
-            score = judged[gold, claim] if claim else Score(0.0, "unparsed")
+            score = replace(judged[gold, claim], answer=claim) if claim else Score(0.0, "unparsed")
             scores.append(score if box else replace(score, value=score.value * self.reward.unboxed, verdict="unparsed"))
         return scores
 

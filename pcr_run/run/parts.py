@@ -130,7 +130,7 @@ def held_out_questions(cfg: Config, chat: Chat, each: Task, verifier: Reward) ->
         raise ConfigError("rollout.max_prompt_tokens", f"task {each.name} has a held-out prompt of {longest} tokens")
     used = {item.id for item in items}
     unjudged = {name: why for name, why in each.unjudged.items() if name in used or each.ungradable == "drop"}
-    return Questions(each.name, items, prompts, verifier, unjudged)
+    return Questions(each.name, items, prompts, verifier, each.n, each.verifier == "math", unjudged)
 
 
 def make_evaluator(cfg: Config, chat: Chat, tasks: Sequence[Task], rewards: Rewards) -> Evaluator:

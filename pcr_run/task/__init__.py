@@ -46,7 +46,7 @@ def _make(cfg: TaskConfig, seed: int) -> Task:
         raise ConfigError(
             "task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them"
         )
-    return Task(cfg.name, cfg.verifier, train, test, ungradable)
+    return Task(cfg.name, cfg.verifier, train, test, ungradable, n=cfg.n)
 
 
 def _loader(source: Any) -> Callable[..., Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from pcr_run.data import Item, Message
 from pcr_run.errors import ConfigError
 from pcr_run.task import table
+from pcr_run.task.examples import solved
 from pcr_run.task.shapes import SHAPES
 
 log = logging.getLogger(__name__)
@@ -20,10 +22,12 @@ def load(
     train: dict[str, Any] | None = None,
     system: str | None = None,
     suffix: str = "",
+    shots: int = 0,
 ) -> tuple[list[Item], list[Item]]:
     """Items of the table ``train`` and of one or several tables ``test``, each described as for ``items``.
 
-    ``system`` is a system message and ``suffix`` text put after every question. A training question that is also held
+    ``system`` is a system message, ``suffix`` text put after every question, and ``shots`` the number of solved
+    examples before it (of functions to complete, see ``examples.py``). A training question that is also held
     out is dropped. ``train=None`` makes a benchmark that is only measured. Nothing here depends on ``seed``.
     """
     tables = (
@@ -31,19 +35,20 @@ def load(
         if isinstance(test, dict)
         else {f"task.data.test.{index}": each for index, each in enumerate(test)}
     )
-    held_out = [item for key, each in tables.items() for item in items(key, each, system, suffix)]
+    before = [*([{"role": "system", "content": system}] if system else []), *solved(shots)]
+    held_out = [item for key, each in tables.items() for item in items(key, each, before, suffix)]
     if train is None:
         return [], held_out
     seen = {_question(item) for item in held_out}
-    every = items("task.data.train", train, system, suffix)
+    every = items("task.data.train", train, before, suffix)
     kept = [item for item in every if _question(item) not in seen]
     if len(kept) < len(every):
         log.warning("%d training questions are also held out; they are dropped", len(every) - len(kept))
     return kept, held_out
 
 
-def items(key: str, options: dict[str, Any], system: str | None = None, suffix: str = "") -> list[Item]:
-    """Items of one table.
+def items(key: str, options: dict[str, Any], before: Sequence[Message] = (), suffix: str = "") -> list[Item]:
+    """Items of one table; ``before`` are the messages that precede every question.
 
     ``options``: ``shape``, a name of ``shapes.SHAPES`` (default ``math``), and its options; those of ``table.read``;
     ``sample``, a number of usable rows to take at random, always the same ones. Raises ``ConfigError`` under ``key``
@@ -64,7 +69,6 @@ def items(key: str, options: dict[str, Any], system: str | None = None, suffix: 
     settings = {name: options.pop(name) for name in of_shape if name in options}
     rows = table.read(key, **options)
     order = range(len(rows)) if sample is None else table.shuffled(len(rows))
-    system_message: list[Message] = [{"role": "system", "content": system}] if system else []
     found: list[Item] = []
     for number in order:
         try:
@@ -74,7 +78,7 @@ def items(key: str, options: dict[str, Any], system: str | None = None, suffix: 
         except ValueError as error:
             raise ConfigError(key, f"row {number} of {options['path']}: {error}") from error
         if made is not None:
-            prompt = (*system_message, {"role": "user", "content": made[0] + suffix})
+            prompt = (*before, {"role": "user", "content": made[0] + suffix})
             found.append(Item(f"{options['path']}/{number}", prompt, made[1]))
         if len(found) == sample:
             break

@@ -55,11 +55,13 @@ def humaneval(row: Row) -> tuple[str, CodeTests]:
     before = re.search(rf"^def {re.escape(name)}\b", prompt, re.MULTILINE)
     if before is None:
         raise ValueError(f"the prompt does not define {name}")
-    question = (
-        f"Complete this function. Answer with the whole function in a code block.\n```python\n{prompt.strip()}\n```"
-    )
     given = prompt[: before.start()]
-    return question, CodeTests(name, (f"{row['test']}\ncheck({name})",), setup=given, preamble=given)
+    return complete(prompt), CodeTests(name, (f"{row['test']}\ncheck({name})",), setup=given, preamble=given)
+
+
+def complete(head: str) -> str:
+    """The question that goes with a function's head and docstring."""
+    return f"Complete this function. Answer with the whole function in a code block.\n```python\n{head.strip()}\n```"
 
 
 def mbpp(row: Row) -> tuple[str, CodeTests] | None:
