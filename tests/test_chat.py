@@ -114,7 +114,6 @@ def test_a_dry_run_shows_a_prompt_with_its_special_tokens(command, untrained: Pa
     assert "it opens a thought" in shown.out
     assert "<|user|>Compute" in shown.out
     assert "<|end|><|assistant|><think>" in shown.out
-    assert "<think>" not in command(*arguments).out
 
 
 def test_a_dry_run_without_the_data_set_shows_a_placeholder(command, untrained: Path):

@@ -227,6 +227,15 @@ def sandbox(request):
     del os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]
 
 
+@pytest.fixture(scope="module")
+def judging():
+    """One level: what the trusted side does with what it is told does not depend on it."""
+    limits = SandboxConfig(isolation=LEVELS[0], seconds=1.0, wall_seconds=5.0, memory_mb=256)
+    made = make(RewardConfig(name="verifier", verifier="sandbox", workers=2, max_failed=1), limits)
+    yield made
+    made.close()
+
+
 def run(reward, tests, *programs):
     return reward([Item("1", (), tests)] * len(programs), programs)
 
@@ -293,10 +302,10 @@ EXCEPTIONS += [
 
 
 @pytest.mark.parametrize("test", LOOPS)
-def test_no_exception_of_a_program_ends_what_its_tests_do(sandbox, test):
-    scores = run(sandbox, CodeTests("f", (LOOPS[test],)), *("import asyncio" + RAISED.format(e) for e in EXCEPTIONS))
+def test_no_exception_of_a_program_ends_what_its_tests_do(judging, test):
+    scores = run(judging, CodeTests("f", (LOOPS[test],)), *("import asyncio" + RAISED.format(e) for e in EXCEPTIONS))
     assert {e: s.verdict for e, s in zip(EXCEPTIONS, scores, strict=True) if s.verdict != "wrong"} == {}
-    assert run(sandbox, CodeTests("f", (LOOPS[test],)), "def f(x): return x * x")[0].verdict == "correct"
+    assert run(judging, CodeTests("f", (LOOPS[test],)), "def f(x): return x * x")[0].verdict == "correct"
 
 
 MONSTERS = {
@@ -318,16 +327,16 @@ TELLING = {
 
 
 @pytest.mark.parametrize("test", TELLING)
-def test_nothing_that_a_program_returns_is_an_error_and_details_are_printable(sandbox, test):
+def test_nothing_that_a_program_returns_is_an_error_and_details_are_printable(judging, test):
     forms = "def f(x): return {}", "def f(x): raise Exception({})", "raise Exception({})"
     programs = [form.format(value) for value in MONSTERS.values() for form in forms]
-    for program, score in zip(programs, run(sandbox, CodeTests("f", (TELLING[test],)), *programs), strict=True):
+    for program, score in zip(programs, run(judging, CodeTests("f", (TELLING[test],)), *programs), strict=True):
         assert score.verdict in ("wrong", "refused", "timeout"), (program, score)
         assert score.detail.isprintable(), (program, score)
         assert len(score.detail) <= 200, (program, score)
 
 
-def test_no_frame_that_a_program_writes_is_an_error(sandbox):
+def test_no_frame_that_a_program_writes_is_an_error(judging):
     """Random frames, from bytes to well-formed tables, before and instead of a reply."""
     draw = random.Random(0)
     words = ["n", "b1", "i" + "f" * 5000, "i-", "fnan", "sreturned", "sraised", "sdefined", "snot plain", "sunparsed"]
@@ -354,7 +363,7 @@ def test_no_frame_that_a_program_writes_is_an_error(sandbox):
         data = b"".join(len(frame).to_bytes(8, "big") + frame for frame in frames)
         data = draw.choice([data, data[: draw.randint(0, len(data))], draw.randbytes(100)])
         programs.append(f"import os, sys\nos.write(int(sys.argv[2]), {data!r})\ndef f(x): return 0")
-    scores = run(sandbox, TESTS, *programs)
+    scores = run(judging, TESTS, *programs)
     assert {score.verdict for score in scores} <= {"wrong", "refused", "unparsed", "stalled"}
     assert all(score.value == 0 and score.detail.isprintable() for score in scores)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pcr_run
 from pcr_run.configuration.compose import no_such
-from pcr_run.schema import Config, Right
+from pcr_run.right import Right
+from pcr_run.schema import Config
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
