@@ -63,7 +63,7 @@ def test_no_kind_of_block_is_left_out():
 
 @pytest.mark.parametrize(("file", "typed", "line"), RUNS, ids=[f"{file}: {typed}" for file, typed, _ in RUNS])
 def test_a_command_of_the_documentation_runs(command, work, untrained, file, typed, line):
-    if "rollout=vllm" in typed and importlib.util.find_spec("vllm") is None:
+    if re.search("rollout=vllm|scale=paper", typed) and importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM")
     if "--config-dir mine" in typed:
         write_own_resolver(work)

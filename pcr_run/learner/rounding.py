@@ -32,11 +32,11 @@ class Survival:
 
     def share(self, rate: float) -> float | None:
         """The share of the sample that changed since ``before``; None where no change was due. ``rate``: the step's."""
-        due = sum(int(moved.sum()) for _, _, moved in self._before)
+        before, self._before = self._before, []
+        due = int(sum(moved.sum() for _, _, moved in before))  # one wait for the device, not one a weight
         if due == 0 or rate == 0:
             return None
-        changed = sum(int(((self._sample(weight) != old) & due).sum()) for weight, old, due in self._before)
-        self._before = []
+        changed = int(sum(((self._sample(weight) != old) & moved).sum() for weight, old, moved in before))
         if changed < FEW * due and not self.warned:
             self.warned = True
             log.warning(

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pcr_run.reward.limit import limit
-from pcr_run.reward.printable import printable
+from pcr_run.reward.printable import described
 
 JOBS = 3  # where standard input is moved, out of reach of what the tests read
 MEMORY = 2 << 30  # bytes of address space; SymPy and the tests need far less
@@ -30,7 +30,7 @@ def check_answer(job: dict[str, Any]) -> dict[str, Any]:
 
         from pcr_run.reward.math.equality import equal
     except Exception as problem:  # no memory for it, a broken installation
-        return {"verdict": "error", "detail": printable(f"{type(problem).__name__}: {printable(problem)}")}
+        return {"verdict": "error", "detail": described(problem)}
     sympy.core.random.seed(0)  # the same answer takes the same way every time, whatever was judged before it
     signal.setitimer(signal.ITIMER_PROF, job["seconds"])
     try:
@@ -38,7 +38,7 @@ def check_answer(job: dict[str, Any]) -> dict[str, Any]:
     except Exception as problem:  # SymPy has no common base for its failures
         # The answer is at fault, or this verifier.
         fault = "refused" if equal(job["gold"], job["gold"]) == "correct" else "error"
-        return {"verdict": fault, "detail": printable(f"{type(problem).__name__}: {printable(problem)}")}
+        return {"verdict": fault, "detail": described(problem)}
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
@@ -72,7 +72,7 @@ def run_program(job: dict[str, Any]) -> dict[str, Any]:
             judged = judge(CodeTests(**job["tests"]), job["program"], limits, isolation, job["partial"])
             os.write(outbox, json.dumps(asdict(judged)).encode())
         except BaseException as problem:  # the fork must not go on as a second worker
-            detail = printable(f"{type(problem).__name__}: {printable(problem)}")
+            detail = described(problem)
             os.write(outbox, json.dumps({"verdict": "error", "passed": 0.0, "detail": detail}).encode())
         finally:
             os._exit(0)

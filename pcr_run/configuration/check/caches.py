@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pcr_run.configuration.check.directory import unwritable
 from pcr_run.model import builtin, cache, card
 from pcr_run.schema import Config
 
@@ -14,11 +14,8 @@ from pcr_run.schema import Config
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
     """A cache that a run needs and that cannot be written, under the variable that names it."""
     for directory, variable, right in _needed(cfg):
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=directory).close()
-        except OSError as error:
-            yield variable, f"cannot write in {directory} ({error.strerror}); set {right} to a writable directory"
+        if problem := unwritable(directory):
+            yield variable, f"{problem}; set {right} to a writable directory"
 
 
 def _needed(cfg: Config) -> Iterator[tuple[Path, str, str]]:

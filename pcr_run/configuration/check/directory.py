@@ -35,12 +35,18 @@ def check_directory(cfg: Config, directory: Path) -> None:
 
 def writable(directory: Path, key: str = "hydra.run.dir") -> None:
     """Raise ``ConfigError`` for ``key`` unless files can be made in its directory."""
+    if problem := unwritable(directory):
+        raise ConfigError(key, f"{problem}; choose another directory")
+
+
+def unwritable(directory: Path) -> str | None:
+    """Why no file can be made in a directory, which is made if need be; None where one can."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
-        problem = f"cannot write in {directory} ({error.strerror}); choose another directory"
-        raise ConfigError(key, problem) from error
+        return f"cannot write in {directory} ({error.strerror})"
+    return None
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

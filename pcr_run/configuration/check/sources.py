@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
-from pcr_run.configuration.check.values import CHOICES
+from pcr_run.configuration.check.values import CHOICES, RANGES
 from pcr_run.configuration.compose import no_such
 from pcr_run.schema import Config
 
@@ -20,8 +20,8 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
     for key, task in {"task": cfg.task, **measured}.items():
         if task.verifier not in CHOICES["task.verifier"]:
             yield f"{key}.verifier", no_such(task.verifier, list(CHOICES["task.verifier"]))
-        if task.n is not None and task.n < 1:
-            yield f"{key}.n", f"{task.n} is out of range; right is a number of at least 1"
+        if task.n is not None and not RANGES["task.n"].holds(task.n):
+            yield f"{key}.n", f"{task.n} is out of range; right is {RANGES['task.n'].text}"
         source = str(task.data.get("source") or "")
         if not findable(source.partition(":")[0] if ":" in source else f"pcr_run.task.{source}"):
             yield f"{key}.data.source", f"{source!r} is not found; name a module of pcr_run.task or module:function"
