@@ -21,7 +21,7 @@ COLUMNS = ("key", "type", "default", "right", "meaning")
 INTRODUCTION = """\
 # Configuration reference
 
-Made from `pcr_run/schema.py` and `conf/` by `make docs`; do not edit.
+Made from `pcr_run/schema/` and `conf/` by `make docs`; do not edit.
 
 A run is composed from groups (`resolver=pcgrad`, one file each) and keys (`learner.lr=1e-5`). What a group sets, a key
 on the command line overrides. `pcr-run --cfg job --resolve ...` prints the outcome. `--config-dir DIR` adds a directory

@@ -1,0 +1,46 @@
+"""Sampling of training responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pcr_run.right import COUNT, POSITIVE, at_least, doc, matching
+
+
+@dataclass
+class RolloutConfig:
+    """Sampling of training responses (`rollout=hf|vllm`)."""
+
+    name: str = doc(
+        "`hf` (transformers, in process) or `vllm` (an engine in processes of its own)", right=("hf", "vllm")
+    )
+    prompts: int = doc("P, prompts a step", 16, COUNT)
+    group: int = doc("G, responses to each prompt", 8, COUNT)
+    max_prompt_tokens: int = doc(
+        "longest prompt; longer ones are left out of training, refused if held out", 256, COUNT
+    )
+    max_new_tokens: int = doc("longest response; a longer one is cut and counted as truncated", 64, COUNT)
+    temperature: float = doc("sampling temperature; log-probs of the policy are taken at it", 1.0, POSITIVE)
+    batch: int = doc("responses generated at once by `rollout=hf`", 128, COUNT)
+    old_logprobs: str = doc(
+        "log-probs of the policy that sampled: the `learner`'s own, or the `engine`'s", "learner", ("learner", "engine")
+    )
+    importance: str = doc(
+        "`old_logprobs=engine`: importance ratio per `token` or per `sequence`", "token", ("token", "sequence")
+    )
+    importance_cap: float = doc("`old_logprobs=engine`: the ratio is truncated here", 2.0, POSITIVE)
+    transfer: str = doc(
+        "weights to `vllm` by `files` (shared memory), `ipc` (same GPU) or `nccl` (other GPUs); `auto` chooses",
+        "auto",
+        ("auto", "files", "ipc", "nccl"),
+    )
+    gpus: str | None = doc(
+        "GPUs of `vllm`, as in CUDA_VISIBLE_DEVICES; null = the learner's, in turns",
+        None,
+        matching(r"[\w-]+(,[\w-]+)*", "a list like 1,2"),
+    )
+    canary: float | None = doc("largest difference of a log-prob after a sync, nats; null = by dtype", None, POSITIVE)
+    restarts: int = doc("how often a `vllm` that died is started again in a run", 2, at_least(0))
+    start_seconds: float = doc("time limit for the start of `vllm`", 600.0, POSITIVE)
+    engine: dict[str, Any] = doc("further arguments of vLLM's engine, e.g. `tensor_parallel_size`", {})
