@@ -18,6 +18,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -54,6 +55,7 @@ class Cell:
     overrides: tuple[str, ...]
     cfg: Config
     directory: Path
+    same: list[tuple[str, ...]] = field(default_factory=list)  # every combination that comes to this configuration
 
 
 class CellsLauncher(Launcher):
@@ -64,6 +66,7 @@ class CellsLauncher(Launcher):
             raise ConfigError("hydra.launcher.parallel", f"{parallel} is out of range; right is a number of at least 1")
         self.gpus = [str(gpu) for gpu in gpus]
         self.parallel = parallel or len(self.gpus) or 1
+        self.lines: dict[str, list[Any]] = {}  # of experiments: their combinations
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra with the configuration of the sweep as a whole."""
@@ -77,11 +80,13 @@ class CellsLauncher(Launcher):
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
         if cells[0].cfg.dry_run:
-            from pcr_run.configuration import dry_run
+            from pcr_run.configuration import costs, dry_run
 
             dry_run.show(cells[0].cfg, cells[0].directory, asks=False)
             dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
+            dry_run.table("cost", costs.costs([cell.cfg for cell in cells], max(1, self.parallel)))
             return [_returned(cell, None) for cell in cells]
+        self._declare(cells)
         codes = {}
         try:
             for cell, code in self._run(cells):
@@ -91,6 +96,17 @@ class CellsLauncher(Launcher):
         if any(codes.values()):
             sys.exit(2 if set(codes.values()) == {2} else 1)
         return [_returned(cell, result.read(cell.directory)) for cell in cells]
+
+    def _declare(self, cells: list[Cell]) -> None:
+        """Write what the report has to know about the experiments of this sweep, before the first run begins."""
+        from pcr_run.configuration import experiments
+
+        if self.config.experiments:
+            by_overrides = {overrides: cell.directory for cell in cells for overrides in cell.same}
+            directories = {name: [by_overrides[line].name for line in lines] for name, lines in self.lines.items()}
+            names = {name: list(dict.fromkeys(each)) for name, each in directories.items()}
+            begun = any((cell.directory / "config.yaml").exists() for cell in cells)
+            experiments.write(self.sweep, self.config.experiments, names, self.config.scale, begun)
 
     def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""
@@ -110,7 +126,8 @@ class CellsLauncher(Launcher):
             except ConfigError as error:
                 cell = " ".join(filter_overrides(overrides))
                 raise ConfigError(error.key, f"{error.problem} (in the cell {cell}; no cell was started)") from error
-            cells[directory] = Cell(tuple(overrides), cfg, directory)
+            cell = cells.setdefault(directory, Cell(tuple(overrides), cfg, directory))
+            cell.same.append(tuple(overrides))
         writable(self.sweep, "hydra.sweep.dir")
         return list(cells.values())
 
@@ -142,7 +159,9 @@ class CellsLauncher(Launcher):
     def _start(self, cell: Cell, gpu: str | None) -> subprocess.Popen[bytes]:
         """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write ``console.log``."""
         hydra = self.config.hydra
-        command = [sys.executable, "-P", "-m", "pcr_run.cli", "--config-name", hydra.job.config_name]
+        # An experiment is a list of plain runs: each of its cells can be typed without it.
+        name = "config" if self.config.experiments else hydra.job.config_name
+        command = [sys.executable, "-P", "-m", "pcr_run.cli", "--config-name", name]
         for source in hydra.runtime.config_sources:
             if source.provider == "command-line":
                 command += ["--config-dir", source.path]
@@ -163,12 +182,36 @@ class CellsLauncher(Launcher):
 
 
 class CellsSweeper(BasicSweeper):
-    """The product of all swept overrides."""
+    """The product of all swept overrides; of experiments, the union of the products of their grids."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep; what is given on the command line wins over an experiment's grids."""
+        assert self.config is not None
+        assert self.launcher is not None
+        if not self.config.experiments:
+            return super().sweep(arguments)
+        if not isinstance(self.launcher, CellsLauncher):
+            raise ConfigError("hydra/launcher", "experiments need the launcher cells, which shares runs among them")
+        from pcr_run.configuration.experiments import command_lines
+
+        parser = OverridesParser.create()
+
+        def expand(line: list[str]) -> Sequence[Sequence[str]]:
+            return self.split_arguments(parser.parse_overrides([*line, *arguments]), None)[0]
+
+        self.launcher.lines = command_lines(self.config, expand)
+        every = dict.fromkeys(each for lines in self.launcher.lines.values() for each in lines)
+        return [self.launcher.launch(sorted(every, key=_seed), initial_job_idx=0)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Left to the launcher ``cells``, which checks more than that a cell composes."""
         if not isinstance(self.launcher, CellsLauncher):
             super().validate_batch_is_legal(batch)
+
+
+def _seed(overrides: Sequence[str]) -> int:
+    """Runs of one seed come together, so that every arm has as many seeds wherever a sweep is stopped."""
+    return next((int(each.partition("=")[2]) for each in overrides if each.startswith("seed=")), 0)
 
 
 def _outcome(cell: Cell, code: int) -> str:

