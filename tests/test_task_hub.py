@@ -224,8 +224,10 @@ def test_wrong_options_are_named(write, options, key, words) -> None:
     ("row", "words"),
     [
         ({"problem": "q", "answer": ""}, "row 1 of"),
-        ({"problem": "q", "answer": None}, "a cell is empty"),
-        ({"problem": None, "answer": "2"}, "a cell is empty"),
+        ({"problem": "q", "answer": "#### "}, "column 'answer' holds an empty answer"),
+        ({"problem": "q", "answer": None}, "column 'answer' is empty"),
+        ({"problem": None, "answer": "2"}, "column 'problem' is empty"),
+        ({"problem": " ", "answer": "2"}, "column 'problem' is empty"),
     ],
 )
 def test_bad_rows_are_refused_by_number(write, row, words) -> None:
