@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pcr_run import task
 from pcr_run.data import Item, Overlap, Task
@@ -14,6 +17,7 @@ from pcr_run.errors import ConfigError
 from pcr_run.run.parts import make_tasks
 from pcr_run.schema import Config, TaskConfig
 from pcr_run.task import overlap
+from pcr_run.tracker import summary
 
 LONG = "Let $ABC$ be a triangle with sides 13, 14 and 15, and let P be a point on the side BC."
 AIME = "can be written as \\frac{m}{n}, where m and n are relatively prime positive integers. Find m + n."
@@ -81,6 +85,21 @@ def test_thirteen_words_in_a_row_are_an_overlap_and_twelve_are_none() -> None:
     assert counted([f"So {twelve} here"], [f"And {twelve} there"]) == (0, 0)
     assert counted([f"So {twelve}"], [twelve]) == (0, 0)  # a short question has no 13 words
     assert counted([thirteen.upper().replace(" ", "\\;\n")], [f"And {thirteen}"]) == (0, 1)
+
+
+def test_a_name_with_a_number_is_one_word_and_a_drawing_is_none() -> None:
+    def names(first: int, count: int) -> str:
+        return " ".join(f"word{index}" for index in range(first, first + count))
+
+    assert counted([names(0, 12)], [names(0, 20)]) == (0, 0)
+    assert counted([names(7, 13)], [names(0, 20)]) == (0, 1)
+    drawing = f"[asy]\n{names(0, 20)}\n[/asy]"
+    assert counted([f"Find p. {drawing}"], [f"Find q. {drawing}"]) == (0, 0)
+
+
+def test_the_question_that_shares_most_is_named(caplog) -> None:
+    counted(["Nothing.", f"{LONG[:60]} Hm.", f"{LONG} What is PA?"], [f"{LONG} What is PB?"])
+    assert "2 training questions share 13 words in a row with a held-out one of t (the most: train/2)" in caplog.text
 
 
 def test_phrases_of_the_field_are_no_overlap_and_copies_of_one_question_are() -> None:
@@ -162,3 +181,16 @@ def test_many_questions_with_one_template() -> None:
     names = ["".join(rng.choices("abcdefgh", k=6)) for _ in range(10_000)]
     train = [f"{' '.join(rng.choices(names, k=20))} {AIME}" for _ in range(500)]
     assert counted([*train, train[0] + " Also n."], [train[0] + "!", *train[1:3]]) == (3, 1)
+
+
+def test_the_end_of_a_run_tells_of_an_overlap_and_not_of_none(tmp_path: Path) -> None:
+    overlaps = {"math": Overlap(2, 3, 900, 30), "code": Overlap(0, 0, 900, 164)}
+    result = {"task": "math", "resolver": "pcr", "seed": 0}
+    out = io.StringIO()
+    found = {name: asdict(each) for name, each in overlaps.items()}
+    summary.show({**result, "overlap": found}, tmp_path, Console(file=out, width=100))
+    assert (
+        "math: 2 of 900 training questions are among its 30 held-out ones; they were not trained on" in out.getvalue()
+    )
+    assert "math: 3 of 900 training questions share 13 words in a row with one of its 30" in out.getvalue()
+    assert "code" not in out.getvalue()

@@ -27,7 +27,10 @@ SIGNS = str.maketrans(
     }
 )
 POWERS = re.compile("[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
-THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|,?\\[,!])(?=\d{3}(?!\d))")  # 10,000  10{,}000  10,\!000
+DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+JOINED = re.compile(  # 10,000  10{,}000  10,\!000  it's
+    r"(?<=\d)(?:,|\{,\}|,?\\[,!])(?=\d{3}(?!\d))|(?<=[^\W\d_])['\u2019](?=[^\W\d_])"
+)
 LATEX = (
     (re.compile(r"\\[dtc]?frac(?![a-z])\s*(?:(\d)(\d))?"), r"\\frac \1 \2 "),
     (re.compile(r"\\(le|ge|ne)(?:q|qslant)?(?![a-z])"), r"\\\1 "),
@@ -43,7 +46,7 @@ LATEX = (
 """One spelling for what keyboards and LaTeX write in several ways, from the first to the last."""
 
 PUNCTUATION = r".,;:?!\"'`${}~&#\\\u2018-\u201f\u2026\u00ab\u00bb"
-TOKEN = re.compile(rf"\\?[^\W\d_]+|\d+(?:\.\d+)?|(?<=[\d)\]}}])!|(?<=[^a-z][a-z])!|[^\w\s{PUNCTUATION}]|_")
+TOKEN = re.compile(rf"\\[^\W\d_]+|[^\W\d_]+\d*|\d+(?:\.\d+)?|(?<=[\d)\]}}])!|(?<=[^a-z][a-z])!|[^\w\s{PUNCTUATION}]|_")
 """Words, commands, numbers, and signs that are no punctuation: 5+3-2 and 5-3+2 are two questions."""
 
 Words = tuple[str, ...]
@@ -64,12 +67,14 @@ def apart(task: Task, others: Sequence[Task], drop: bool = False, key: str = "ta
         same.append(whole.get(identity(each), set()))
         found.append((identity(each), set() if same[-1] else {gram for gram in ngrams(each) if gram in grams}))
     common = _common(found)
-    shared = [{name for gram in its - common for name in grams[gram]} for _, its in found]
+    rest = [its - common for _, its in found]
+    shared = [{name for gram in its for name in grams[gram]} for its in rest]
     overlap = {}
     for other in others:
-        both = [sum(other.name in names for names in side) for side in (same, shared)]
-        overlap[other.name] = Overlap(both[0], both[1], len(task.train), len(other.test))
-        _warn(other.name, overlap[other.name], drop)
+        both = [[place for place, names in enumerate(side) if other.name in names] for side in (same, shared)]
+        overlap[other.name] = Overlap(len(both[0]), len(both[1]), len(task.train), len(other.test))
+        most = max(both[1], key=lambda place: len(rest[place]), default=0)
+        _warn(other.name, overlap[other.name], drop, task.train[most].id if task.train else "")
     kept = [item for item, one, two in zip(task.train, same, shared, strict=True) if not one and not (drop and two)]
     if task.train and not kept:
         raise ConfigError(key, f"every training question of {task.name} is also held out; give others")
@@ -79,7 +84,8 @@ def apart(task: Task, others: Sequence[Task], drop: bool = False, key: str = "ta
 def tokens(text: str) -> list[str]:
     """Words, commands, numbers and signs of a question, without case, whitespace, punctuation and LaTeX spacing."""
     text = POWERS.sub(r"^\g<0>", text.translate(SIGNS))  # before normalizing makes digits of them
-    text = THOUSANDS.sub("", unicodedata.normalize("NFKC", text).lower())
+    text = JOINED.sub("", unicodedata.normalize("NFKC", text).lower())
+    text = DRAWING.sub(" ", text)
     if "\\" in text:
         for pattern, spelling in LATEX:
             text = pattern.sub(spelling, text)
@@ -121,10 +127,10 @@ def _common(found: Sequence[tuple[str, set[Words]]]) -> set[Words]:
     return {gram for gram, count in counts.items() if count > COMMON}
 
 
-def _warn(name: str, found: Overlap, drop: bool) -> None:
+def _warn(name: str, found: Overlap, drop: bool, most: str) -> None:
     if found.same:
         log.warning("%d training questions are also held out in %s; they are dropped", found.same, name)
     if found.ngram:
-        done = "they are dropped" if drop else "task.overlap=drop leaves them out"
-        what = f"share {N} words in a row with a held-out question of"
-        log.warning("%d training questions %s %s; %s", found.ngram, what, name, done)
+        done = "they are dropped" if drop else "phrases or copies? task.overlap=drop leaves them out"
+        what = f"share {N} words in a row with a held-out one of {name} (the most: {most})"
+        log.warning("%d training questions %s; %s", found.ngram, what, done)
