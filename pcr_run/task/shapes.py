@@ -87,7 +87,10 @@ def mbpp(row: Row) -> tuple[str, CodeTests] | None:
 
 def verifiable(row: Row) -> tuple[str, CodeTests] | None:
     """``problem_statement`` and ``verification_info`` (open-r1, PrimeIntellect); other languages are left out."""
-    question, info = _text(row, "problem_statement"), _value(row["verification_info"], "verification_info")
+    question, packed = _text(row, "problem_statement"), row["verification_info"]
+    if not packed:
+        raise ValueError("column 'verification_info' is empty")
+    info = _value(packed, "column 'verification_info'")
     if not isinstance(info, dict) or not {"language", "test_cases"} <= set(info):
         raise ValueError("column 'verification_info' has no language and test_cases")
     if info["language"] != "python":
@@ -95,8 +98,8 @@ def verifiable(row: Row) -> tuple[str, CodeTests] | None:
     cases = info["test_cases"]
     if not cases:
         raise ValueError("column 'verification_info' has no test case")
-    if lacking := {"input", "output"} - set.intersection(*map(set, cases)):
-        raise ValueError(f"a test case of column 'verification_info' has no {min(lacking)}")
+    if not all(isinstance(case, dict) and {"input", "output"} <= set(case) for case in cases):
+        raise ValueError("a test case of column 'verification_info' has no input and output")
     name = cases[0].get("fn_name")
     if name is None:
         return question, CodeTests(None, stdio=tuple((case["input"], case["output"]) for case in cases))

@@ -56,7 +56,7 @@ def read(
         here = f"{key}.keep.{column}"
         rows.require(here, column)
         _check(here, rule)
-        passing = set(_passing(here, place, table[column], rule))
+        passing = set(_passing(here, place, table.data.column(column).to_pylist(), rule))
         rows = Rows(place, table, [number for number in rows.numbers if number in passing])
     if not rows.numbers:
         raise ConfigError(key, f"{place} has no row" + (" that keep lets through" if len(table) else ""))

@@ -65,7 +65,7 @@ def hub(
     """
     lines = table.read(KEY, path, name, split, revision)
     lines.require(f"{KEY}.column", column)
-    cells = [cell or "" for cell in lines.table[column]]
+    cells = [cell or "" for cell in lines.table.data.column(column).to_pylist()]
     if not all(isinstance(cell, str) for cell in cells):
         raise ConfigError(f"{KEY}.column", f"{lines.name}: column {column!r} holds no text")
     try:
