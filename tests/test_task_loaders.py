@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 import pytest
 import yaml
@@ -18,15 +17,13 @@ from pyarrow import csv, parquet
 from pcr_run.errors import ConfigError
 from pcr_run.task import hub, text
 
+pytest_plugins = ["local_rows"]
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ROOT = Path(__file__).parents[1]
 (BLOCK,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "data.md").read_text(), re.MULTILINE | re.DOTALL)
 ALIASES = yaml.safe_load(BLOCK)
 EACH = pytest.mark.parametrize("each", PUBLISHED, ids=lambda each: f"{each.where}-{each.side}".strip("-"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def options(each: Published) -> dict[str, Any]:

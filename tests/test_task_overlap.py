@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,8 @@ from pcr_run.run.parts import make_tasks
 from pcr_run.schema import Config, TaskConfig
 from pcr_run.task import overlap
 from pcr_run.tracker import summary
+
+pytest_plugins = ["local_rows"]
 
 LONG = "Let $ABC$ be a triangle with sides 13, 14 and 15, and let P be a point on the side BC."
 AIME = "can be written as \\frac{m}{n}, where m and n are relatively prime positive integers. Find m + n."
@@ -121,18 +122,13 @@ def test_the_same_ones_go_and_shared_words_stay_unless_they_are_to_go() -> None:
     assert [item.id for item in overlap.apart(more, [more], drop=True).train] == ["train/1"]
 
 
-def write(path: Path, rows: list[dict]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
 def hub(name: str, **data) -> TaskConfig:
     return TaskConfig(name, data.pop("verifier", "math"), {"source": "hub", "train": None, **data})
 
 
-def test_what_stands_around_a_question_does_not_count(tmp_path: Path) -> None:
+def test_what_stands_around_a_question_does_not_count(write) -> None:
     def aloud(name: str, question: str) -> str:
-        return write(tmp_path / name, [{"problem": question, "answer": 1}, {"problem": name, "answer": 1}])
+        return write([{"problem": question, "answer": 1}, {"problem": name, "answer": 1}], name)
 
     instruction = " Think step by step and write at the end of all your thoughts the final answer within \\boxed{}."
     train = {"path": aloud("train.jsonl", "What is $1 + 1$?")}
@@ -156,7 +152,7 @@ def test_what_stands_around_a_question_does_not_count(tmp_path: Path) -> None:
     assert [len(other.test) for other in others] == [2, 2, 2]
 
 
-def test_code_is_compared_without_its_instructions_tests_and_examples(tmp_path: Path) -> None:
+def test_code_is_compared_without_its_instructions_tests_and_examples(write) -> None:
     def row(name: str, text: str) -> dict:
         prompt = f'def {name}(x):\n    """{text}"""\n'
         test = f"def check(candidate):\n    assert {name}"
@@ -164,8 +160,8 @@ def test_code_is_compared_without_its_instructions_tests_and_examples(tmp_path: 
 
     train = [row("one", "Double it."), row("two", "Halve it.")]
     test = [row("one", "Double  it"), row("six", "Sort it.")]
-    data = {"train": {"path": write(tmp_path / "a.jsonl", train), "shape": "humaneval"}, "shots": 2}
-    data["test"] = {"path": write(tmp_path / "b.jsonl", test), "shape": "humaneval"}
+    data = {"train": {"path": write(train, "a.jsonl"), "shape": "humaneval"}, "shots": 2}
+    data["test"] = {"path": write(test, "b.jsonl"), "shape": "humaneval"}
     assert task.make(hub("code", verifier="sandbox", **data), 0).overlap == {"code": Overlap(1, 0, 2, 2)}
 
 

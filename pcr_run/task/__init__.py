@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pcr_run.data import UNGRADABLE, Task
 from pcr_run.errors import ConfigError
 from pcr_run.task import overlap
+from pcr_run.task.options import check_known, check_types
 
 if TYPE_CHECKING:
     from pcr_run.schema import TaskConfig
@@ -66,11 +67,9 @@ def _check(load: Callable[..., Any], options: dict[str, Any]) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = {parameter.name: parameter for parameter in parameters}
-    for key in options:
-        if key not in known:
-            raise ConfigError(
-                f"task.data.{key}", f"unknown option; this source knows {', '.join([*known, 'ungradable'])}"
-            )
+    check_known("task.data", options, [*known, "ungradable"])
+    if load.__module__.startswith("pcr_run."):  # what a user annotates is not ours to judge
+        check_types("task.data", load, options)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise ConfigError(f"task.data.{name}", "this source needs it and it is not set")

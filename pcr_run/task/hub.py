@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from pcr_run.data import Item, Message
 from pcr_run.errors import ConfigError
 from pcr_run.task import table
 from pcr_run.task.examples import solved
+from pcr_run.task.options import check_known, check_types, names
 from pcr_run.task.shapes import SHAPES, shown
 
 
@@ -84,13 +84,11 @@ def _sorted(key: str, options: Any) -> tuple[str, int | None, int | None, dict[s
     for name, count in (("rows", expected), ("sample", sample)):
         if count is not None and (not isinstance(count, int) or count < 1):
             raise ConfigError(f"{key}.{name}", f"a number of rows from 1 on, or null, not {count!r}")
-    shape_knows = list(inspect.signature(SHAPES[shape]).parameters)[1:]
-    table_knows = list(inspect.signature(table.read).parameters)[1:]
-    for name in options:
-        if name not in (*shape_knows, *table_knows):
-            right = ", ".join(["shape", "rows", "sample", *table_knows, *shape_knows])
-            raise ConfigError(f"{key}.{name}", f"unknown option; right: {right}")
+    shape_knows, table_knows = names(SHAPES[shape], skip=1), names(table.read, skip=1)
+    check_known(key, options, ["shape", "rows", "sample", *table_knows, *shape_knows])
     if "path" not in options:
         raise ConfigError(f"{key}.path", "not set; give a hub id or local files")
     of_shape = {name: options.pop(name) for name in shape_knows if name in options}
+    check_types(key, SHAPES[shape], of_shape)
+    check_types(key, table.read, options)
     return shape, expected, sample, of_shape, options

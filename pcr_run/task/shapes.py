@@ -67,9 +67,9 @@ def mbpp(row: Row) -> tuple[str, CodeTests] | None:
     Rows are left out whose tests use more of the solution than one function, or pass bytes or complex numbers: neither
     can reach a program in a sandbox.
     """
-    tests = tuple(row["test_list"] or ())
-    if not tests:
-        raise ValueError("column 'test_list' is empty")
+    tests = row["test_list"]
+    if not tests or not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
+        raise ValueError(f"column 'test_list' is {'no list of tests' if tests else 'empty'}")
     question = _text(row, "text" if "text" in row else "prompt")
     setup = (row["test_setup_code"] if "text" in row else "\n".join(row["test_imports"] or ())) or ""
     defined = [n for n in _parsed(_text(row, "code"), "code").body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
@@ -82,7 +82,7 @@ def mbpp(row: Row) -> tuple[str, CodeTests] | None:
         isinstance(node, ast.Constant) and isinstance(node.value, bytes | complex) for node in used
     ):
         return None
-    return question, CodeTests(called[0], tests, setup)
+    return question, CodeTests(called[0], tuple(tests), setup)
 
 
 def verifiable(row: Row) -> tuple[str, CodeTests] | None:
@@ -102,6 +102,8 @@ def verifiable(row: Row) -> tuple[str, CodeTests] | None:
         raise ValueError("a test case of column 'verification_info' has no input and output")
     name = cases[0].get("fn_name")
     if name is None:
+        if not all(isinstance(case[side], str) for case in cases for side in ("input", "output")):
+            raise ValueError("a program's input and output in column 'verification_info' are no texts")
         return question, CodeTests(None, stdio=tuple((case["input"], case["output"]) for case in cases))
     calls = [(_value(case["input"], "a test's input"), _value(case["output"], "a test's output")) for case in cases]
     return question, CodeTests(name, tuple(f"assert {name}(*{inputs!r}) == {output!r}" for inputs, output in calls))

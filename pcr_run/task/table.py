@@ -46,12 +46,8 @@ def read(
     that is found in it); an empty cell passes no rule. Raises ``ConfigError`` under ``key`` for what cannot be read and
     for an empty result.
     """
-    if not isinstance(path, str):
-        raise ConfigError(f"{key}.path", f"a hub id, a file or a pattern of files, not {path!r}")
     table, place = _load(key, path, name, split, revision)
     rows = Rows(place, table, range(len(table)))
-    if not isinstance(keep, dict | None):
-        raise ConfigError(f"{key}.keep", f"rules by column, like {{Year: {{max: 2023}}}}, not {keep!r}")
     for column, rule in (keep or {}).items():
         here = f"{key}.keep.{column}"
         rows.require(here, column)
@@ -134,6 +130,10 @@ def _load(key: str, path: str, name: str | None, split: str, revision: str | Non
             "(.json, .jsonl, .csv, .parquet) with the same columns as path",
         ) from error
     except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        if "corresponds to no data" in str(error):
+            raise ConfigError(key, f"{path} has no row; at least one is needed") from error
+        if isinstance(error.__cause__, datasets.table.CastError):
+            raise ConfigError(key, f"the files {path} differ in their columns or types; give like ones") from error
         raise ConfigError(key, f"cannot read {path} ({_first_line(error.__cause__ or error)})") from error
 
 

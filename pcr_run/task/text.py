@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from pcr_run.errors import ConfigError
 from pcr_run.task import language, table
+from pcr_run.task.options import check_known, check_types, names
 
 KEY = "evaluation.text"
 
@@ -22,10 +22,8 @@ def load(text: dict[str, Any]) -> list[str]:
     source = options.pop("source", None)
     if source not in SOURCES:
         raise ConfigError(f"{KEY}.source", f"{source!r} is not known; right: {', '.join(SOURCES)}")
-    known = inspect.signature(SOURCES[source]).parameters
-    for key in options:
-        if key not in known:
-            raise ConfigError(f"{KEY}.{key}", f"unknown option; {source} knows {', '.join(known)}")
+    check_known(KEY, options, names(SOURCES[source]))
+    check_types(KEY, SOURCES[source], options)
     documents = SOURCES[source](**options)
     if not documents:
         raise ConfigError(KEY, f"{source} gives no document; at least one is needed")
