@@ -39,7 +39,8 @@ class Item:
     """One question: the chat messages shown to the model and what makes an answer right.
 
     ``reference`` is the gold answer (verifier ``math``) or the tests (verifier ``sandbox``); ``unjudged`` says why it
-    cannot be judged, so that every answer is wrong.
+    cannot be judged, so that every answer is wrong. ``question`` is what is asked without what a task puts around it
+    (instructions, a suffix); empty: all of the last message.
     """
 
     id: str
@@ -47,6 +48,21 @@ class Item:
     reference: str | CodeTests
     meta: dict[str, Any] = field(default_factory=dict)
     unjudged: str = ""
+    question: str = ""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training questions that a held-out set has as well, of so many (``train``) compared with so many (``test``).
+
+    ``same``: equal but for case, whitespace, punctuation and LaTeX spacing; ``ngram``: of the others, those that share
+    13 words in a row.
+    """
+
+    same: int
+    ngram: int
+    train: int
+    test: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,8 @@ class Task:
     """Questions to train on and held-out ones; the two share no question.
 
     ``ungradable`` is what happens to items that cannot be judged (``UNGRADABLE``), ``unjudged`` why, by the id of
-    held-out ones; ``n``: samples of each held-out question (None: as many as of the others).
+    held-out ones; ``n``: samples of each held-out question (None: as many as of the others). ``overlap``: what the
+    training questions had in common with held-out sets, by the name of their task.
     """
 
     name: str
@@ -64,6 +81,7 @@ class Task:
     ungradable: str = "refuse"
     unjudged: dict[str, str] = field(default_factory=dict)
     n: int | None = None
+    overlap: dict[str, Overlap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,8 @@ def test_a_run_directory_is_complete_by_itself(whole: Path) -> None:
     assert result["status"] == "complete"
     assert set(result["scores"]) == {"math", "code"}
     assert result["scores"]["math"]["before"]["questions"] == 4
+    nothing = {"same": 0, "ngram": 0, "train": 512, "test": 128}
+    assert result["overlap"] == {"math": nothing, "code": nothing}
     assert {"rollout", "reward", "learner", "evaluation"} <= set(result["seconds"])
     assert [line["step"] for line in records(whole, "metrics")] == [1, 2, 3, 4]
     assert [line["step"] for line in records(whole, "evaluations")] == [0, 2, 4]

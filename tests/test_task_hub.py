@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from pathlib import Path
 
-import datasets
 import pytest
 
 from pcr_run import task
@@ -14,6 +11,8 @@ from pcr_run.data import CodeTests
 from pcr_run.errors import ConfigError
 from pcr_run.schema import TaskConfig
 from pcr_run.task import hub, table, text
+
+pytest_plugins = ["local_rows"]
 
 AIME = [
     {"ID": "1983-1", "Year": 1983, "Problem Number": 1, "Question": "Find x.", "Answer": "60", "Part": None},
@@ -51,27 +50,6 @@ MBPP_SANITIZED = {
     "test_imports": ["import math", "import re"],
     "test_list": ["assert set(similar((3, 4),(4, 5))) == set((4,))"],
 }
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    def save(rows: list[dict], name: str = "rows.jsonl") -> str:
-        file = tmp_path / name
-        if file.suffix == ".parquet":
-            datasets.Dataset.from_list(rows).to_parquet(file)
-        elif file.suffix == ".csv":
-            datasets.Dataset.from_list(rows).to_csv(file)
-        else:
-            lines = "".join(json.dumps(row) + "\n" for row in rows)
-            file.write_bytes(gzip.compress(lines.encode()) if file.suffix == ".gz" else lines.encode())
-        return str(file)
-
-    return save
 
 
 def rows(options: dict) -> list[tuple[str, object]]:
@@ -200,53 +178,12 @@ def test_several_benchmarks_without_training_questions(write) -> None:
     assert len({item.id for item in made.test}) == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "key", "words"),
-    [
-        ({"answer": "Answer"}, "task.data.train", "no column 'Answer'; there are problem, answer"),
-        ({"question": "q"}, "task.data.train", "no column 'q'"),
-        ({"shape": "mbpp"}, "task.data.train", "no column 'test_list'"),
-        ({"shape": "poem"}, "task.data.train.shape", "humaneval"),
-        ({"colum": "x"}, "task.data.train.colum", "unknown option"),
-        ({"keep": {"Year": {"max": 1}}}, "task.data.train.keep.Year", "there are problem, answer"),
-        ({"keep": {"answer": {"below": 1}}}, "task.data.train.keep.answer", "min, max, values"),
-        ({"keep": {"answer": {"min": 9}}}, "task.data.train", "keep lets through"),
-    ],
-)
-def test_wrong_options_are_named(write, options, key, words) -> None:
-    path = write([{"problem": "q", "answer": 1}])
-    error = refused({"path": path, **options})
-    assert error.key == key
-    assert words in str(error)
-
-
-@pytest.mark.parametrize(
-    ("row", "words"),
-    [
-        ({"problem": "q", "answer": ""}, "row 1 of"),
-        ({"problem": "q", "answer": None}, "a cell is empty"),
-        ({"problem": None, "answer": "2"}, "a cell is empty"),
-    ],
-)
-def test_bad_rows_are_refused_by_number(write, row, words) -> None:
-    error = refused({"path": write([{"problem": "p", "answer": "1"}, row])})
-    assert words in str(error)
-    assert "row 1" in str(error)
-
-
-def test_files_that_cannot_be_read_are_refused(write, tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text("{not json\n")
-    (tmp_path / "empty.jsonl").write_text("")
-    for name in ("bad.jsonl", "empty.jsonl", "missing.jsonl"):
-        error = refused({"path": str(tmp_path / name)})
-        assert error.key == "task.data.train"
-        assert name in str(error)
-    assert refused({}).key == "task.data.train.path"
-
-
-def test_a_hub_id_without_a_network_says_what_to_do() -> None:
-    error = refused({"path": "someone/no-such-data-0"})
-    assert "without network give local files" in str(error)
+def test_a_part_of_a_split_and_rules_by_column(write) -> None:
+    path = write([{"problem": f"q{i}", "answer": i, "url": f"{2021 + i}_AMC"} for i in range(5)])
+    assert len(rows({"path": path, "split": "train[:2]"})) == 2
+    keep = {"url": {"match": "202[2-4]_AMC$"}, "answer": {"except": [2]}}
+    assert rows({"path": path, "keep": keep, "rows": 2}) == [("q1", "1"), ("q3", "3")]
+    assert [item.id for item in hub.items("k", {"path": path, "keep": keep})] == [f"{path}/1", f"{path}/3"]
 
 
 def test_a_shuffled_order_is_a_permutation() -> None:

@@ -85,7 +85,11 @@ def test_bad_options_are_named(source, options, key, words) -> None:
     assert error.value.key == key
 
 
-def test_a_question_on_both_sides_is_refused(mine) -> None:
-    mine("def load(seed): return [item('same'), item('other')], [item('same')]\n")
-    with pytest.raises(ConfigError, match="'same'"):
-        task.make(cfg("my_questions:load"), seed=0)
+def test_a_question_on_both_sides_is_dropped_and_nothing_left_is_refused(mine, caplog) -> None:
+    mine("def load(seed): return [item('same'), item('other')], [item('Same.')]\n")
+    assert questions(task.make(cfg("my_questions:load"), seed=0).train) == {"other"}
+    assert "1 training questions are also held out in t" in caplog.text
+    mine("def load(seed): return [item('same')], [item('Same.')]\n")
+    with pytest.raises(ConfigError, match="every training question of t is also held out") as error:
+        task.make(cfg("my_questions:load"), seed=0, key="evaluation.tasks.t")
+    assert error.value.key == "evaluation.tasks.t.data"

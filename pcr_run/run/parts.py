@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pcr_run import model, reward, task
-from pcr_run.data import Item, Reward, RolloutWorker, Sampling, Task
+from pcr_run.data import Item, Overlap, Reward, RolloutWorker, Sampling, Task
 from pcr_run.errors import ConfigError
 from pcr_run.evaluation import Evaluator, Questions
 from pcr_run.learner.learner import Learner
@@ -21,14 +21,17 @@ from pcr_run.model.chat import Chat
 from pcr_run.rollout import make_worker
 from pcr_run.run.loop import Question
 from pcr_run.schema import Config
-from pcr_run.task import text
+from pcr_run.task import overlap, text
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of, ready to be used. ``settings``: the base model's generation settings as they came."""
+    """What a run is made of, ready to be used.
+
+    ``settings``: the base model's generation settings as they came; ``overlap``: of training and held-out questions.
+    """
 
     questions: Sequence[Question]
     reward: Reward
@@ -37,6 +40,7 @@ class Parts:
     evaluator: Evaluator
     worker: RolloutWorker
     settings: str | None
+    overlap: dict[str, Overlap]
 
     @property
     def pad(self) -> int:
@@ -65,18 +69,20 @@ def assemble(
         evaluator=make_evaluator(cfg, chat, [main, *others], rewards),
         worker=make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status),
         settings=model.generation_settings(cfg.model),
+        overlap=main.overlap,
     )
     stack.callback(parts.worker.close)
     return parts
 
 
 def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:
-    """The trained task and those measured beside it, with answers that can be judged."""
-    main = task.make(cfg.task, cfg.seed)
+    """The trained task and those measured beside it, with answers that can be judged; none asks what is trained on."""
+    main = task.load(cfg.task, cfg.seed)
     if not main.train:
         raise ConfigError("task", f"{cfg.task.name} is only measured; choose a task with training questions")
     named = {f"evaluation.tasks.{name}": each for name, each in cfg.evaluation.tasks.items() if name != cfg.task.name}
-    others = [task.make(each, cfg.seed, key) for key, each in named.items()]
+    others = [task.load(each, cfg.seed, key) for key, each in named.items()]
+    main = overlap.apart(main, [main, *others], cfg.task.overlap == "drop")
     return reward.gradable(main), [
         reward.gradable(other, f"{key}.data") for key, other in zip(named, others, strict=True)
     ]

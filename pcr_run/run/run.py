@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         files = {name: stack.enter_context(Records(directory / f"{name}.jsonl")) for name in FILES}
         parts = assemble(cfg, device, directory, stack, trackers.status)
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
-        result.write(directory, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
+        who = head(cfg) | {"overlap": {name: asdict(found) for name, found in parts.overlap.items()}}
+        result.write(directory, {**who, "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
             parts.learner.model.load_state_dict(saved["model"])
             parts.learner.load_state_dict(saved["learner"])
@@ -62,7 +64,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
         save_final(*final)
-    outcome = {**head(cfg), "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
+    outcome = {**who, "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
     result.write(directory, outcome)
     show(outcome, directory)
     return outcome

@@ -25,6 +25,12 @@ class TaskConfig:
         {},
     )
     n: int | None = doc("samples of each held-out question; null = evaluation.n", None, COUNT)
+    overlap: str = doc(
+        "training questions that share 13 words in a row with a held-out one of any task: `count` or `drop` them "
+        "(the same questions are always dropped)",
+        "count",
+        ("count", "drop"),
+    )
 
 
 @dataclass

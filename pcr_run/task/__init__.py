@@ -9,27 +9,34 @@ from typing import TYPE_CHECKING, Any
 
 from pcr_run.data import UNGRADABLE, Task
 from pcr_run.errors import ConfigError
+from pcr_run.task import overlap
+from pcr_run.task.options import check_known, check_types
 
 if TYPE_CHECKING:
     from pcr_run.schema import TaskConfig
 
 
 def make(cfg: TaskConfig, seed: int, key: str = "task") -> Task:
-    """Load a task's questions; ``key`` is where its configuration stands, for messages.
+    """A task as ``load`` gives it, without training questions that it holds out itself (``overlap.apart``)."""
+    task = load(cfg, seed, key)
+    return overlap.apart(task, [task], cfg.overlap == "drop", f"{key}.data")
+
+
+def load(cfg: TaskConfig, seed: int, key: str = "task") -> Task:
+    """A task's questions as its source gives them; ``key`` is where its configuration stands, for messages.
 
     ``cfg.data`` is ``source``, a module of this package with ``load(seed, **options)`` or ``module:function`` of the
     user's, and that function's options; it returns (training items, held-out items). ``ungradable`` is one of
-    ``UNGRADABLE``. Raises ``ConfigError`` for an
-    unknown source or option, an empty side, and a question that is on both sides. Only a source that is given
-    ``train: null`` (a benchmark) may have no training items.
+    ``UNGRADABLE``. Raises ``ConfigError`` for an unknown source or option and an empty side. Only a source that is
+    given ``train: null`` (a benchmark) may have no training items.
     """
     try:
-        return _make(cfg, seed)
+        return _load(cfg, seed)
     except ConfigError as error:  # a source speaks of its options as those of the trained task
         raise ConfigError(key + error.key.removeprefix("task"), error.problem) from error
 
 
-def _make(cfg: TaskConfig, seed: int) -> Task:
+def _load(cfg: TaskConfig, seed: int) -> Task:
     options = dict(cfg.data)
     load = _loader(options.pop("source", None))
     ungradable = options.pop("ungradable", "refuse")
@@ -41,11 +48,6 @@ def _make(cfg: TaskConfig, seed: int) -> Task:
         raise ConfigError("task.data", f"the held-out set of task {cfg.name!r} is empty; at least one row is needed")
     if not train and cfg.data.get("train", 0) is not None:
         raise ConfigError("task.data", f"the training set of task {cfg.name!r} is empty; at least one row is needed")
-    shared = {item.prompt[-1]["content"] for item in train} & {item.prompt[-1]["content"] for item in test}
-    if shared:
-        raise ConfigError(
-            "task.data", f"a training question is also held out: {min(shared)[:80]!r}; remove one of them"
-        )
     return Task(cfg.name, cfg.verifier, train, test, ungradable, n=cfg.n)
 
 
@@ -65,11 +67,9 @@ def _check(load: Callable[..., Any], options: dict[str, Any]) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     known = {parameter.name: parameter for parameter in parameters}
-    for key in options:
-        if key not in known:
-            raise ConfigError(
-                f"task.data.{key}", f"unknown option; this source knows {', '.join([*known, 'ungradable'])}"
-            )
+    check_known("task.data", options, [*known, "ungradable"])
+    if load.__module__.startswith("pcr_run."):  # what a user annotates is not ours to judge
+        check_types("task.data", load, options)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in options:
             raise ConfigError(f"task.data.{name}", "this source needs it and it is not set")

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import glob
 import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pcr_run.errors import ConfigError
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-RULES = ("min", "max", "values")
+RULES = ("min", "max", "values", "except", "match")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split as a ``datasets.Dataset``, the numbers of the rows that ``keep`` lets through, and a name for both."""
+
+    name: str
+    table: Any
+    numbers: Sequence[int]
+
+    def require(self, key: str, column: str) -> None:
+        """Raise ``ConfigError`` for a column that is not there; it names those that are."""
+        if column not in self.table.column_names:
+            raise ConfigError(key, f"{self.name}: no column {column!r}; there are {', '.join(self.table.column_names)}")
 
 
 def read(
@@ -20,26 +37,38 @@ def read(
     split: str = "train",
     revision: str | None = None,
     keep: dict[str, dict[str, Any]] | None = None,
-) -> Any:
-    """One split as a ``datasets.Dataset``.
+) -> Rows:
+    """The rows of one split.
 
     ``path`` is a hub id (with its configuration ``name`` and its ``revision``) or local files of one kind: a file or a
     pattern that ends in .json, .jsonl, .csv or .parquet, or ``.gz`` after these. ``keep`` maps a column to a rule:
-    ``min`` and ``max`` (inclusive) or ``values``. Raises ``ConfigError`` under ``key`` for what cannot be read and for
-    an empty result.
+    ``min`` and ``max`` (inclusive), ``values``, ``except`` (other values than these) or ``match`` (a regular expression
+    that is found in it); an empty cell passes no rule. Raises ``ConfigError`` under ``key`` for what cannot be read and
+    for an empty result.
     """
-    table = _load(key, path, name, split, revision)
-    if keep:
-        for column, rule in keep.items():
-            if column not in table.column_names:
-                raise ConfigError(f"{key}.keep.{column}", f"no such column; there are {', '.join(table.column_names)}")
-            if not isinstance(rule, dict) or not rule or set(rule) - set(RULES):
-                raise ConfigError(f"{key}.keep.{column}", f"a rule of {', '.join(RULES)}, not {rule!r}")
-            values = table[column]
-            table = table.select([index for index, value in enumerate(values) if _passes(value, rule)])
-    if len(table) == 0:
-        raise ConfigError(key, f"{path} ({split}) has no row" + (" that keep lets through" if keep else ""))
-    return table
+    table, place = _load(key, path, name, split, revision)
+    rows = Rows(place, table, range(len(table)))
+    for column, rule in (keep or {}).items():
+        here = f"{key}.keep.{column}"
+        rows.require(here, column)
+        _check(here, rule)
+        passing = set(_passing(here, place, table.data.column(column).to_pylist(), rule))
+        rows = Rows(place, table, [number for number in rows.numbers if number in passing])
+    if not rows.numbers:
+        raise ConfigError(key, f"{place} has no row" + (" that keep lets through" if len(table) else ""))
+    return rows
+
+
+def expect(key: str, what: str, expected: int | None, found: int, rows: Rows) -> None:
+    """Raise ``ConfigError`` where another number of ``what`` (usable rows, documents) is ``expected``."""
+    if expected is None or expected == found:
+        return
+    kept = "" if len(rows.numbers) == len(rows.table) else f", {len(rows.numbers)} of which pass keep"
+    raise ConfigError(
+        f"{key}.rows",
+        f"{rows.name} has {found} {what}, {expected} are right (of {len(rows.table)} rows{kept}); "
+        f"give the complete data, or set rows to {found} or null if these are the ones you mean",
+    )
 
 
 def shuffled(count: int) -> list[int]:
@@ -49,24 +78,51 @@ def shuffled(count: int) -> list[int]:
     return order
 
 
-def _passes(value: Any, rule: dict[str, Any]) -> bool:
+def _check(key: str, rule: Any) -> None:
+    """A rule of known parts, or ``ConfigError``."""
+    if not isinstance(rule, dict) or not rule or set(rule) - set(RULES):
+        raise ConfigError(key, f"a rule of {', '.join(RULES)}, not {rule!r}")
+    for part in ("values", "except"):
+        if not isinstance(rule.get(part, []), list):
+            raise ConfigError(f"{key}.{part}", f"a list of values, not {rule[part]!r}")
+    try:
+        re.compile(rule.get("match", ""))
+    except (re.error, TypeError) as error:
+        raise ConfigError(f"{key}.match", f"{rule['match']!r} is no regular expression ({error})") from error
+
+
+def _passing(key: str, place: str, values: Iterable[Any], rule: Mapping[str, Any]) -> Iterable[int]:
+    for number, value in enumerate(values):
+        try:
+            if _passes(value, rule):
+                yield number
+        except TypeError as error:
+            raise ConfigError(key, f"row {number} of {place}: {value!r} cannot be held against {rule}") from error
+
+
+def _passes(value: Any, rule: Mapping[str, Any]) -> bool:
     return (
         value is not None
         and ("min" not in rule or value >= rule["min"])
         and ("max" not in rule or value <= rule["max"])
         and ("values" not in rule or value in rule["values"])
+        and ("except" not in rule or value not in rule["except"])
+        and ("match" not in rule or re.search(rule["match"], value) is not None)
     )
 
 
-def _load(key: str, path: str, name: str | None, split: str, revision: str | None) -> Any:
+def _load(key: str, path: str, name: str | None, split: str, revision: str | None) -> tuple[Any, str]:
+    """The data set and what messages and items call it: its files, or its id, configuration and split."""
     import datasets
 
     kind = FORMATS.get(Path(path.removesuffix(".gz")).suffix)
     files = [] if kind is None else _files(key, path)
     try:
         if kind is not None:
-            return datasets.load_dataset(kind, data_files={split: files}, split=split)
-        return datasets.load_dataset(path, name, split=split, revision=revision)
+            side = re.split(r"\W", split)[0]  # of "train[:10]"
+            return datasets.load_dataset(kind, data_files={side: files}, split=split), path
+        found = datasets.load_dataset(path, name, split=split, revision=revision)
+        return found, "/".join([path, *([name] if name else []), split])
     except (datasets.exceptions.DatasetNotFoundError, ConnectionError, OSError) as error:
         raise ConfigError(
             key,
@@ -74,6 +130,10 @@ def _load(key: str, path: str, name: str | None, split: str, revision: str | Non
             "(.json, .jsonl, .csv, .parquet) with the same columns as path",
         ) from error
     except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        if "corresponds to no data" in str(error):
+            raise ConfigError(key, f"{path} has no row; at least one is needed") from error
+        if isinstance(error.__cause__, datasets.table.CastError):
+            raise ConfigError(key, f"the files {path} differ in their columns or types; give like ones") from error
         raise ConfigError(key, f"cannot read {path} ({_first_line(error.__cause__ or error)})") from error
 
 

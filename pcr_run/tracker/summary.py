@@ -40,6 +40,9 @@ def show(result: Mapping[str, Any], directory: Path, console: Console | None = N
     for task, score in scores.items():
         for line in remarks(score["after"]):
             console.print(f"{task}: {line}", soft_wrap=True)
+    for task, found in result.get("overlap", {}).items():
+        for line in shared(found):
+            console.print(f"{task}: {line}", soft_wrap=True)
     seconds = result.get("seconds", {})
     if seconds:
         phases = "  ".join(f"{phase} {value:.1f}" for phase, value in seconds.items())
@@ -58,4 +61,15 @@ def remarks(score: Mapping[str, Any]) -> list[str]:
         names = list(score["ungradable"])
         told = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         lines.append(f"{len(names)} questions cannot be judged: {told}")
+    return lines
+
+
+def shared(found: Mapping[str, int]) -> list[str]:
+    """What training and the held-out questions of a task had in common, where they had."""
+    lines = []
+    of = f"of {found['train']} training questions"
+    if found["same"]:
+        lines.append(f"{found['same']} {of} are among its {found['test']} held-out ones; they were not trained on")
+    if found["ngram"]:
+        lines.append(f"{found['ngram']} {of} share 13 words in a row with one of its {found['test']} held-out ones")
     return lines
