@@ -10,11 +10,11 @@ from statistics import fmean, stdev
 
 import pytest
 import yaml
+from pcr_run.report.interval import mean_interval, t_quantile
 
 from pcr_run.errors import ConfigError
 from pcr_run.report import cli, summary
 from pcr_run.report.cells import load, varied
-from pcr_run.report.interval import mean_interval, t_quantile
 
 
 def cell(
