@@ -50,6 +50,8 @@ def write(directories: Sequence[Path], out: Path | None = None) -> Path:
         " and ".join(directory.name for directory in directories), sections, runs(every), *sample(every)
     ).encode("utf-8")
     _replace(out, written)
+    if (directories[0] / "config.yaml").is_file():  # a run: its learning curves beside its result
+        (directories[0] / "curves.png").write_bytes(written[f"figures/{experiments[0].name}-1-curves.png"])
     return out / "report.html"
 
 
@@ -113,10 +115,11 @@ def _section(each: Experiment, repeated: Sequence[Cell]) -> tuple[Section, dict[
     written = {f"tables/{name}": content.encode() for name, content in grid.files(_named(each.name, grids))}
     pictures = []
     for i, figure in enumerate(each.figures, 1):
-        forms = rendered(figures.draw(figure, each.cells))
+        drawing = figures.draw(figure, each.cells)
+        forms = rendered(drawing)
         file = f"{each.name}-{i}-{figure.kind}"
         written |= {f"figures/{file}.{ending}": content for ending, content in forms.items()}
-        pictures.append(Picture(figure.title or figures.CAPTIONS[figure.kind], forms["svg"], file))
+        pictures.append(Picture(figures.caption(figure), forms["svg"], file, drawing.get_figwidth() > 7))
     judged = claims.outcomes(each.given, list(each.cells)) if each.given.get("claims") else []
     table = (
         Grid("Claims", tuple(dict.fromkeys(key for row in judged for key in row)), tuple(judged)) if judged else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from pcr_run.errors import ConfigError
 from pcr_run.report.cells import Cell, varied
 
 PRINTED = ("table1",)
+LINES = 12
+"""More lines in one figure nobody can tell apart."""
 
 
 @dataclass(frozen=True)
@@ -133,27 +136,36 @@ def experiment(given: Mapping[str, Any], cells: Sequence[Cell], missing: Sequenc
 
 
 def default(name: str, cells: Sequence[Cell], title: str) -> Experiment:
-    """A section of runs that no experiment names: what varies as rows, and the figures that there is data for."""
+    """A section of runs that no experiment names: what varies as rows, and the figures that there is data for.
+
+    Numbers that vary (beta, the learning rate) make the points of a line; figures that cannot show them that way show
+    the commonest value where there would be too many lines.
+    """
     keys = varied(cells)
     differing = [key for key in keys if len({str(cell.value(key)) for cell in cells}) > 1]
-    by = tuple(differing) or ("resolver.name",)
-    plain = any(cell.value("resolver.name") == "none" for cell in cells) and "resolver.name" in differing
-    figures = [Figure("curves", by=by)]
+    numbers = [key for key in differing if all(isinstance(cell.value(key), int | float) for cell in cells)]
+    names = tuple(key for key in differing if key not in numbers) or ("resolver.name",)
+    usual = {key: Counter(cell.value(key) for cell in cells).most_common(1)[0][0] for key in numbers}
+    few = len({tuple(str(cell.value(key)) for key in differing) for cell in cells}) <= LINES
+    by, where = ((*names, *numbers), {}) if few else (names, usual)
+    figures = [Figure("curves", by=by, where=where)]
     if any(len(cell.scores) > 1 or cell.result.get("perplexity") for cell in cells):
-        figures.append(Figure("forgetting", by=by))
-    if len(differing) > 0:
-        figures += [Figure("pareto", by=by), Figure("pareto", by=by, x="kl"), Figure("time", by=by)]
-    for key in differing:
-        if all(isinstance(cell.value(key), int | float) for cell in cells):
-            others = tuple(other for other in differing if other != key) or ("resolver.name",)
-            figures.append(Figure("sensitivity", by=others, x=key, y=("trained", "perplexity")))
-    figures.append(Figure("grad_norm", by=by))
+        figures.append(Figure("forgetting", by=by, where=where))
+    if differing:
+        along = numbers[0] if numbers else None
+        rest = {key: value for key, value in usual.items() if key != along}
+        figures += [Figure("pareto", by=names, x=x, along=along, where=rest) for x in ("perplexity", "kl")]
+        figures.append(Figure("time", by=by, where=where))
+    for key in numbers:
+        rest = {other: value for other, value in usual.items() if other != key}
+        figures.append(Figure("sensitivity", by=names, x=key, y=("trained", "perplexity"), where=rest))
+    figures.append(Figure("grad_norm", by=by, where=where))
     if any(line.get("cos_update_sta") is not None for cell in cells for line in cell.metrics):
-        figures.append(Figure("cosine", by=by))
+        figures.append(Figure("cosine", by=by, where=where))
     if any(cell.layers for cell in cells):
-        figures += [Figure("heatmap", by=by), Figure("alpha_density", by=by)]
-    against = {"resolver.name": "none"} if plain else None
-    table = Table(rows=tuple(keys), against=against)
+        figures += [Figure("heatmap", by=by, where=where), Figure("alpha_density", by=by, where=where)]
+    plain = "resolver.name" in differing and any(cell.value("resolver.name") == "none" for cell in cells)
+    table = Table(rows=tuple(keys), against={"resolver.name": "none"} if plain else None)
     return Experiment(name, tuple(cells), title=title, tables=(table,), figures=tuple(figures))
 
 

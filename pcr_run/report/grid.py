@@ -24,7 +24,7 @@ class Estimate:
 
     def text(self, pm: str = "±") -> str:
         """As a person reads it: ``48.1 ± 1.2 (3% cut)``."""
-        half = "" if self.half is None else f" {pm} {number(self.half, self.places)}"
+        half = "" if self.half is None else f" {pm} {self.half:.{self.places}f}"
         cut = "" if not self.cut else " (<1% cut)" if self.cut < 1 else f" ({self.cut:.0f}% cut)"
         return f"{number(self.value, self.places, self.sign)}{half}{cut}"
 
@@ -44,6 +44,10 @@ class Grid:
     def shown(self) -> list[str]:
         """The columns that have a value in some row."""
         return [name for name in self.columns if any(row.get(name) not in (None, "") for row in self.rows)]
+
+    def numeric(self, name: str) -> bool:
+        """Whether a column has no text."""
+        return not any(isinstance(row.get(name), str) and row.get(name) for row in self.rows)
 
 
 def text(entry: Entry, pm: str = "±") -> str:
@@ -89,8 +93,7 @@ def latex(grid: Grid) -> str:
     names = grid.shown()
     lines = [[in_latex(name) for name in names]]
     lines += [[_latex(row.get(name)) for name in names] for row in grid.rows]
-    kinds = [[row.get(name) for row in grid.rows] for name in names]
-    align = "".join("l" if any(isinstance(e, str) and e for e in entries) else "r" for entries in kinds)
+    align = "".join("r" if grid.numeric(name) else "l" for name in names)
     body = [" & ".join(line) + r" \\" for line in lines]
     notes = [rf"\par\footnotesize {in_latex(note)}" for note in grid.notes]
     return "\n".join(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib import rc_context
 from matplotlib.figure import Figure as Drawing
 
+from pcr_run.report import arms
 from pcr_run.report.cells import Cell
 from pcr_run.report.experiment import Figure
 from pcr_run.report.figures import curves, layers, scores, style
@@ -42,7 +43,7 @@ def draw(figure: Figure, cells: Sequence[Cell]) -> Drawing:
 
 
 CAPTIONS = {
-    "curves": "Learning curves; bands are 95% t-intervals over runs",
+    "curves": "Learning curves; bands are 95% t-intervals over three runs or more, thin lines one of two runs",
     "grad_norm": "Gradient norm at each step",
     "cosine": "Cosine of the update with the stability gradient",
     "time": "Score against training time",
@@ -53,3 +54,9 @@ CAPTIONS = {
     "alpha_density": "Density of alpha by module",
 }
 """What a figure without a title of its own shows."""
+
+
+def caption(figure: Figure) -> str:
+    """Its title, or what its kind shows; with the runs that it takes."""
+    only = ", ".join(f"{key} = {arms.shown(value)}" for key, value in figure.where.items())
+    return (figure.title or CAPTIONS[figure.kind]) + (f" ({only})" if only else "")

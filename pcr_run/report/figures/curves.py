@@ -76,10 +76,10 @@ def _lines(
     smooth: bool = True,
 ) -> bool:
     """A line for each arm that has the measure; whether there was one."""
-    drawn, window = False, 1
+    window, sight = 1, list[float]()
     for i, (values, group) in enumerate(arms(cells, figure.by).items()):
-        found = [(*measures.series(cell, name), cell) for cell in group]
-        runs = [(x, y, cell) for x, y, cell in found if len(y) and np.isfinite(y).any()]
+        series = [(*measures.series(cell, name), cell) for cell in group]
+        runs = [(x, y, cell) for x, y, cell in series if len(y) and np.isfinite(y).any()]
         if not runs:
             continue
         sparse = all(len(y) < len(cell.metrics) for _, y, cell in runs)  # of evaluations
@@ -91,12 +91,22 @@ def _lines(
         label = f"{legend(values, figure.by)} (n={len(runs)}{', ' + extra if extra else ''})"
         dots = {**point(i), "markevery": None} if sparse or len(x) == 1 else {}
         axis.plot(x, mean, label=label, **{**look(i), **dots})
-        axis.fill_between(x, mean - half, mean + half, color=look(i)["color"], alpha=0.15, linewidth=0)
-        drawn = True
+        smoothed = [(own_x, _moving(y, own)) for own_x, y, _ in runs]
+        sight += [*np.concatenate([y for _, y in smoothed])]
+        if len(runs) > 2:
+            axis.fill_between(x, mean - half, mean + half, color=look(i)["color"], alpha=0.15, linewidth=0)
+            sight += [*(mean - half), *(mean + half)]
+        elif len(runs) == 2:  # a 95% interval of two runs would fill the panel
+            for own_x, y in smoothed:
+                axis.plot(np.interp(own_x, steps, x), y, color=look(i)["color"], alpha=0.35, linewidth=0.7)
     axis.set_xlabel("training time (min)" if figure.x == "minutes" else "step")
     label = measures.label(name, list(cells))
     axis.set_ylabel(label if window == 1 else f"{label}\nmoving mean of {window} steps")
-    return drawn
+    found = [value for value in sight if np.isfinite(value)]
+    if found:
+        margin = 0.05 * (max(found) - min(found)) or 0.05 * abs(found[0]) or 0.5
+        axis.set_ylim(min(found) - margin, max(found) + margin)
+    return bool(found)
 
 
 def _mean(runs: Sequence[tuple[Values, Values]]) -> tuple[Values, Values, Values]:

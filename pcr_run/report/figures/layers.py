@@ -60,9 +60,8 @@ def alpha_density(figure: Figure, cells: Sequence[Cell]) -> Drawing:
     if not found:
         raise MissingError("no run has alpha in layers.jsonl (resolver=none measures it with measure=all)")
     drawing, axes = panels(min(len(found), PANELS), height=2.6)
-    order = sorted(
-        {module for _, modules in found for module in modules}, key=lambda m: (m not in ("mlp", "attention"), m)
-    )
+    there = {module for _, modules in found for module in modules}
+    order = [*(m for m in ("mlp", "attention") if m in there), *sorted(there - {"mlp", "attention"})]
     grid = np.linspace(0, 1, 257)
     for axis, (title, modules) in zip(axes, found, strict=False):
         for i, module in enumerate(order):

@@ -102,7 +102,7 @@ def _scatter(figure: Figure, cells: Sequence[Cell], x: str, y: str) -> Drawing:
     """Arms as points with intervals in both directions, runs as small points; the base model as a cross."""
     complete = [cell for cell in cells if cell.complete]
     drawing, (axis,) = panels(1, width=6.0, height=4.2)
-    drawn = False
+    frame: list[Point] = []
     for i, (who, group) in enumerate(arms(complete, figure.by).items()):
         along = [figure.along] if figure.along else []
         inner = sorted(arms(group, along).items(), key=lambda pair: [_order(value) for value in pair[0]])
@@ -110,27 +110,33 @@ def _scatter(figure: Figure, cells: Sequence[Cell], x: str, y: str) -> Drawing:
         known = [([p for p in ps if all(map(math.isfinite, p))], values) for ps, values in points]
         known = [(ps, values) for ps, values in known if ps]
         if known:
-            drawn = True
             label = f"{legend(who, figure.by)} ({_n([len(ps) for ps, _ in known])})"
-            _arm(axis, [ps for ps, _ in known], i, label)
+            frame += _arm(axis, [ps for ps, _ in known], i, label)
             for ps, values in known if along else ():
                 axis.annotate(
                     values[0], tuple(np.mean(ps, axis=0)), xytext=(4, 4), textcoords="offset points", fontsize=7
                 )
-    if not drawn:
+    if not frame:
         raise MissingError(f"no complete run has both {x} and {y}")
     base = [_point(cell, x, y, "before") for cell in complete]
     base = [p for p in base if all(map(math.isfinite, p))]
     if base and x != "minutes":
-        axis.plot(*np.mean(base, axis=0), "x", color="black", markersize=8, label="before training")
+        frame.append((float(np.mean([p[0] for p in base])), float(np.mean([p[1] for p in base]))))
+        axis.plot(*frame[-1], "x", color="black", markersize=8, label="before training")
+    for limit, span in ((axis.set_xlim, [p[0] for p in frame]), (axis.set_ylim, [p[1] for p in frame])):
+        margin = 0.08 * (max(span) - min(span)) or 0.05 * abs(span[0]) or 1.0
+        limit(min(span) - margin, max(span) + margin)
     axis.set_xlabel(measures.label(x, list(cells)))
     axis.set_ylabel(measures.label(y, list(cells)))
     below(drawing, [axis])
     return drawing
 
 
-def _arm(axis: Axes, points: Sequence[Sequence[Point]], i: int, label: str) -> None:
-    """The means of several sets of runs as one line with intervals."""
+def _arm(axis: Axes, points: Sequence[Sequence[Point]], i: int, label: str) -> list[Point]:
+    """The means of several sets of runs as one line with intervals; returns what has to be in sight.
+
+    That is all runs and the intervals of three runs or more: one of two would leave no room for the rest.
+    """
     estimates = [[mean_interval([p[k] for p in ps]) for ps in points] for k in (0, 1)]
     (xs, ys) = ([value for value, _ in each] for each in estimates)
     (wide, high) = ([half or 0.0 for _, half in each] for each in estimates)
@@ -139,6 +145,8 @@ def _arm(axis: Axes, points: Sequence[Sequence[Point]], i: int, label: str) -> N
     flat = [p for ps in points for p in ps]
     if len(flat) > len(points):
         axis.scatter([x for x, _ in flat], [y for _, y in flat], s=9, alpha=0.45, linewidths=0, **point(i))
+    sides = [(xs[k] + d * wide[k], ys[k] + d * high[k]) for k in range(len(points)) for d in (-1, 1)]
+    return flat + [side for k, side in enumerate(sides) if len(points[k // 2]) > 2]
 
 
 def _point(cell: Cell, x: str, y: str, when: str = "after") -> Point:

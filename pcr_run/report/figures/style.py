@@ -25,6 +25,7 @@ RC: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6,
+    "axes.formatter.useoffset": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 5,
     "legend.frameon": False,
@@ -71,9 +72,10 @@ def below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all axes, below them: each name once."""
     handles = {name: h for axis in axes for h, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
-        longest = max(map(len, handles))
-        fit = max(1, int(figure.get_size_inches()[0] * 14 / (longest + 6)))
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(fit, len(handles)))
+        width, height = figure.get_size_inches()
+        fit = min(len(handles), max(1, int(width * 14 / (max(map(len, handles)) + 6))))
+        figure.set_size_inches(width, height + 0.2 * math.ceil(len(handles) / fit))
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=fit)
 
 
 def say(axis: Axes, text: str) -> None:
@@ -93,6 +95,8 @@ def rendered(figure: Figure) -> dict[str, bytes]:
     """The figure in each form, by file ending; the same figure gives the same bytes."""
     out = {}
     with rc_context(RC):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not for each form
         for form, options in FORMS.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=form, **options)

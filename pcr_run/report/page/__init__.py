@@ -21,11 +21,12 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page: its caption, its SVG, and the name of its files."""
+    """A figure on the page: its caption, its SVG, the name of its files, whether it needs the page's whole width."""
 
     title: str
     svg: bytes
     file: str
+    broad: bool
 
     @property
     def source(self) -> str:

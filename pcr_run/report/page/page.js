@@ -3,7 +3,7 @@
 (() => {
   const { runs, transcripts } = JSON.parse(document.getElementById("data").textContent);
   const COLUMNS = ["run", "task", "step", "verdict", "reward", "response"];
-  const PAGE = 100;
+  const PAGE = 50;
   const form = document.getElementById("filters"), table = document.getElementById("responses");
   const body = table.tBodies[0], count = document.getElementById("count"), more = document.getElementById("more");
   let order = { column: "step", down: false }, chosen = [], shown = 0;
