@@ -51,7 +51,7 @@ def partner(values: Values, keys: Sequence[str], against: dict[str, Any], known:
 
 def shown(value: Any) -> str:
     """A value of the configuration as a table shows it."""
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def heading(key: str) -> str:

@@ -52,17 +52,21 @@ class Cell:
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of ``metrics.jsonl``."""
-        return jsonl.read(self.directory / "metrics.jsonl")
+        return self.records("metrics")
 
     @cached_property
     def layers(self) -> list[dict[str, Any]]:
         """Lines of ``layers.jsonl``."""
-        return jsonl.read(self.directory / "layers.jsonl")
+        return self.records("layers")
 
     @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
         """Lines of ``evaluations.jsonl``."""
-        return jsonl.read(self.directory / "evaluations.jsonl")
+        return self.records("evaluations")
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Lines of ``NAME.jsonl``, read anew."""
+        return [line for line in jsonl.read(self.directory / f"{name}.jsonl") if isinstance(line, dict)]
 
     def value(self, key: str) -> Any:
         """A value of the configuration; None for an option that the cell's rule does not read."""

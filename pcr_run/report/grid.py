@@ -131,6 +131,7 @@ def in_markdown(value: str) -> str:
 def in_csv(value: Entry) -> Entry:
     """A spreadsheet takes a text that begins like a formula for one: an apostrophe keeps it a text."""
     if isinstance(value, str):
+        value = value.replace("\r", " ")  # which the csv module does not quote
         return f"'{value}" if value.lstrip().startswith(("=", "+", "-", "@")) else value
     return None if isinstance(value, float) and math.isnan(value) else value
 

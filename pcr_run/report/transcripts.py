@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pcr_run.records import jsonl
 from pcr_run.report.cells import Cell
 
 MOST, LETTERS, TOTAL = 2000, 8000, 16_000_000
@@ -19,7 +18,7 @@ def sample(cells: Sequence[Cell], most: int = MOST) -> tuple[list[dict[str, Any]
     found: list[dict[str, Any]] = []
     there, letters = 0, max(500, min(LETTERS, TOTAL // max(1, most)))
     for number, cell in enumerate(cells):
-        lines = [line for line in jsonl.read(cell.directory / "rollouts.jsonl") if isinstance(line, dict)]
+        lines = cell.records("rollouts")
         there += len(lines)
         for i in _spread(len(lines), min(share, most - len(found))):
             found.append({"run": number, **_short(lines[i], str(cell.config.get("task.name")), letters)})
