@@ -71,9 +71,6 @@ class CellsLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; ends the process with exit code 1 or 2 when some failed."""
-        from pcr_run.records import result
-        from pcr_run.report import build, summary
-
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
         if cells[0].cfg.dry_run:
@@ -82,6 +79,9 @@ class CellsLauncher(Launcher):
             dry_run.show(cells[0].cfg, cells[0].directory, asks=False)
             dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
             return [_returned(cell, None) for cell in cells]
+        from pcr_run.records import result
+        from pcr_run.report import build, summary
+
         codes = {}
         try:
             for cell, code in self._run(cells):
