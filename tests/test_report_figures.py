@@ -79,6 +79,25 @@ def test_curves_are_means_with_students_band(sweep):
     assert list(score.lines[0].get_ydata()) == pytest.approx([10, 25, 40])
 
 
+def test_runs_of_different_lengths_are_averaged_where_they_are(tmp_path):
+    cell(tmp_path, "pcr", 0, [0.1], [0.2], metrics=training(120))
+    cell(tmp_path, "pcr", 1, [0.1], [0.2], status="interrupted", metrics=training(3))
+    line = draw(Figure("curves", y=("reward",)), load(tmp_path)).axes[0].lines[0]
+    assert len(line.get_xdata()) == 120
+    assert "n=2" in line.get_label()
+    middle = list(line.get_ydata())[60]
+    assert middle == pytest.approx(np.mean([0.2 + 0.1 * step for step in range(58, 64)]))
+
+
+def test_what_is_measured_at_every_fifth_step_is_a_line_through_those(tmp_path):
+    metrics = [line if line["step"] % 5 == 0 else {**line, "cos_update_sta": None} for line in training(20)]
+    cell(tmp_path, "pcr", 0, [0.1], [0.2], metrics=metrics)
+    line = draw(Figure("cosine"), load(tmp_path)).axes[0].lines[0]
+    assert list(line.get_xdata()) == [5, 10, 15, 20]
+    assert np.isfinite(line.get_ydata()).all()
+    assert line.get_marker() == "o"
+
+
 def test_time_is_that_of_training(sweep):
     (one, *_) = load(sweep)
     assert list(minutes(one)) == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.5, 3.0])

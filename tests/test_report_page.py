@@ -197,6 +197,19 @@ def test_warnings_say_what_matters(tmp_path):
     assert "Runs that were not started: gone" in found
 
 
+def test_claims_that_were_changed_and_questions_that_are_shared_are_warned_of(tmp_path):
+    run = cell(tmp_path, "pcr", 0, [0.1], [0.2])
+    found = json.loads((run / "result.json").read_text())
+    found["overlap"] = {"math": {"same": 2, "ngram": 1, "train": 100, "test": 50}, "other": {"same": 0, "ngram": 0}}
+    (run / "result.json").write_text(json.dumps(found))
+    fixed = [{"sha256": "a", "at": "2026-01-01"}, {"sha256": "b", "at": "2026-02-02"}]
+    declare(tmp_path, "e", [run], fixed=fixed, grids=["seed=0"], tables=[], figures=[])
+    text = build.write([tmp_path]).read_text()
+    assert "Claims that were changed after runs had begun, at: 2026-02-02" in text
+    assert "that share 13 words with one: math-pcr-0- (3)" in text
+    assert "Training questions that other holds out" not in text
+
+
 def test_a_report_that_fails_is_one_warning(tmp_path, caplog, monkeypatch):
     cell(tmp_path, "pcr", 0, [0.1], [0.2])
     declare(tmp_path, "e", [], figures=[{"kind": "pie"}])
@@ -212,6 +225,25 @@ def test_a_wrong_experiment_is_a_message_and_exit_code_2(tmp_path, monkeypatch, 
     monkeypatch.setattr("sys.argv", ["pcr-report", str(tmp_path)])
     assert cli.main() == 2
     assert "figures[0].kind: is 'pie'; right is one of" in capsys.readouterr().err
+
+
+def test_watch_outlives_an_experiment_that_is_just_being_written(tmp_path, monkeypatch, capsys):
+    run = cell(tmp_path, "pcr", 0, [0.1], [0.2])
+    file = declare(tmp_path, "e", [run], figures=[])
+    contents = iter(["{", file.read_text(), None])
+
+    def sleep(_: float) -> None:
+        content = next(contents)
+        if content is None:
+            raise KeyboardInterrupt
+        file.write_text(content)
+
+    monkeypatch.setattr(cli.time, "sleep", sleep)
+    monkeypatch.setattr("sys.argv", ["pcr-report", "--watch", str(tmp_path)])
+    assert cli.main() == 0
+    out, err = capsys.readouterr()
+    assert "not readable as JSON" in err
+    assert out.count("report.html") == 2
 
 
 def test_watch_writes_again_when_a_run_has_written_and_ends_with_ctrl_c(tmp_path, monkeypatch, capsys):

@@ -126,7 +126,7 @@ def _section(each: Experiment, repeated: Sequence[Cell]) -> tuple[Section, dict[
     )
     if table is not None:
         written |= {f"tables/{n}": c.encode() for n, c in grid.files([(f"{each.name}-claims", table)])}
-    return Section(each, grids, pictures, table, remarks(each.cells, each.missing, repeated)), written
+    return Section(each, grids, pictures, table, remarks(each.cells, each.missing, repeated, each.changed)), written
 
 
 def _named(name: str, grids: Sequence[Grid]) -> Iterator[tuple[str, Grid]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -47,14 +48,17 @@ def _write(directories: Sequence[Path], out: Path | None) -> None:
 
 
 def _watch(directories: Sequence[Path], out: Path | None) -> None:
-    """Write the report whenever a file of a run is newer than before."""
+    """Write the report whenever a file of a run is newer than before; what is wrong meanwhile is said, once each."""
     seen = _newest(directories)
     while True:
         time.sleep(SECONDS)
         newest = _newest(directories)
         if newest != seen:
-            print(f"report: {build.write(directories, out)} ({time.strftime('%H:%M:%S')})", flush=True)
             seen = newest
+            try:
+                print(f"report: {build.write(directories, out)} ({time.strftime('%H:%M:%S')})", flush=True)
+            except ConfigError as error:
+                print(f"pcr-report: error: {error}", file=sys.stderr)
 
 
 def _newest(directories: Sequence[Path]) -> dict[Path, int]:
@@ -63,7 +67,8 @@ def _newest(directories: Sequence[Path]) -> dict[Path, int]:
     for directory in directories:
         for pattern in ("*.jsonl", "*/*.jsonl", "result.json", "*/result.json", "experiments/*.json"):
             for path in directory.glob(pattern):
-                found[path] = path.stat().st_mtime_ns
+                with contextlib.suppress(FileNotFoundError):  # it was there a moment ago
+                    found[path] = path.stat().st_mtime_ns
     return found
 
 

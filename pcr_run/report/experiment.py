@@ -47,7 +47,7 @@ class Figure:
 class Experiment:
     """A section: its runs are ``cells``, ``missing`` the directories that are named and not there (yet).
 
-    ``given`` is the file as it is, for the claims.
+    ``given`` is the file as it is, for the claims; ``changed``: when they were, after runs had begun.
     """
 
     name: str
@@ -61,6 +61,11 @@ class Experiment:
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
     given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> list[str]:
+        """Times at which the claims became others than those that were fixed before the first run."""
+        return [str(entry.get("at")) for entry in (self.given.get("fixed") or [])[1:]]
 
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -80,15 +85,30 @@ SEVERAL = ("curves", "sensitivity")
 """Kinds with a panel for each measure of ``y``; the others show one."""
 
 TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    **dict.fromkeys(("name", "title", "source", "scale", "text", "kind", "x", "along", "printed"), (str, "a text")),
+    **dict.fromkeys(
+        ("name", "title", "source", "scale", "text", "kind", "x", "along", "printed", "sha256", "at"), (str, "a text")
+    ),
     "order": (int, "a whole number"),
-    **dict.fromkeys(("cells", "rows", "benchmarks", "by"), (list, "a list of texts")),
-    **dict.fromkeys(("tables", "figures"), (list, "a list of mappings")),
+    **dict.fromkeys(("cells", "rows", "benchmarks", "by", "grids"), (list, "a list of texts")),
+    **dict.fromkeys(("tables", "figures", "fixed"), (list, "a list of mappings")),
     **dict.fromkeys(("against", "where", "claims"), (dict, "a mapping")),
     "y": ((str, list), "a measure or a list of them"),
 }
 TABLE = ("title", "rows", "benchmarks", "against", "printed", "where")
-SECTION = ("name", "title", "source", "scale", "text", "order", "cells", "tables", "figures", "claims")
+SECTION = (
+    "name",
+    "title",
+    "source",
+    "scale",
+    "text",
+    "order",
+    "grids",
+    "cells",
+    "tables",
+    "figures",
+    "claims",
+    "fixed",
+)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -100,6 +120,8 @@ def read(file: Path) -> dict[str, Any]:
     _checked(given, SECTION, ("name", "cells"), str(file))
     if not re.fullmatch(r"[\w.-]+", given["name"]) or given["name"].startswith("."):
         raise ConfigError(f"{file}: name", f"is {given['name']!r}; right are letters, digits, _, - and .")
+    for i, entry in enumerate(given.get("fixed") or []):
+        _checked(entry, ("sha256", "at"), (), f"{file}: fixed[{i}]")
     for i, table in enumerate(given.get("tables") or []):
         place = f"{file}: tables[{i}]"
         _checked(table, TABLE, ("rows",), place)
@@ -186,7 +208,7 @@ def _checked(given: Any, known: Sequence[str], needed: Sequence[str], place: str
             raise ConfigError(f"{place}: {key}", f"no such field here; right is one of {', '.join(known)}")
         kind, text = TYPES[key]
         wrong = not isinstance(value, kind) or isinstance(value, bool)
-        if not wrong and isinstance(value, list) and key not in ("tables", "figures"):
+        if not wrong and isinstance(value, list) and key not in ("tables", "figures", "fixed"):
             wrong = not all(isinstance(entry, str) for entry in value)
         if value is not None and wrong:
             raise ConfigError(f"{place}: {key}", f"is {value!r}; right is {text}")

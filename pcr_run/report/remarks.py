@@ -13,12 +13,16 @@ CUT, UNPARSED, SILENT, JUDGE, FEW = 5.0, 10.0, 50.0, 1.0, 10.0
 FAILURES = ("timeout", "stalled", "error", "refused")
 
 
-def remarks(cells: Sequence[Cell], missing: Sequence[str] = (), repeated: Sequence[Cell] = ()) -> list[str]:
-    """Sentences, the gravest first; each names its runs."""
+def remarks(
+    cells: Sequence[Cell], missing: Sequence[str] = (), repeated: Sequence[Cell] = (), changed: Sequence[str] = ()
+) -> list[str]:
+    """Sentences, the gravest first; each names its runs (``changed``: times at which claims were)."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         for text, value in _of_cell(cell):
             found.setdefault(text, []).append(f"{cell.directory.name}{f' ({value})' if value else ''}")
+    if changed:
+        found["Claims that were changed after runs had begun, at"] = list(changed)
     for name in missing:
         found.setdefault("Runs that were not started", []).append(name)
     for cell in repeated:
@@ -40,6 +44,10 @@ def _of_cell(cell: Cell) -> Iterator[tuple[str, str]]:
                 yield f"Evaluated answers that end {text}, {task}", f"{share:.0f}%"
         if after.get("ungradable"):
             yield f"Questions of {task} that nothing could judge", f"{len(after['ungradable'])}"
+    for task, overlap in (cell.result.get("overlap") or {}).items():
+        shared = sum(overlap.get(key) or 0 for key in ("same", "ngram"))
+        if shared:
+            yield f"Training questions that {task} holds out as well, or that share 13 words with one", f"{shared}"
     if "perplexity" in cell.result and (cell.result["perplexity"] or {}).get("after") is None:
         yield "Perplexity is not finite", ""
     if cell.metrics:
@@ -77,4 +85,4 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 
 def _grave(text: str) -> int:
-    return 0 if text.startswith("Runs that are") else 1
+    return 0 if text.startswith(("Runs that are", "Claims")) else 1

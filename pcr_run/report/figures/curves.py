@@ -79,10 +79,11 @@ def _lines(
     window, sight = 1, list[float]()
     for i, (values, group) in enumerate(arms(cells, figure.by).items()):
         series = [(*measures.series(cell, name), cell) for cell in group]
-        runs = [(x, y, cell) for x, y, cell in series if len(y) and np.isfinite(y).any()]
+        finite = [(x[np.isfinite(x + y)], y[np.isfinite(x + y)], cell) for x, y, cell in series]
+        runs = [(x, y, cell) for x, y, cell in finite if len(y)]
         if not runs:
             continue
-        sparse = all(len(y) < len(cell.metrics) for _, y, cell in runs)  # of evaluations
+        sparse = all(2 * len(y) < len(cell.metrics) for _, y, cell in runs)  # of evaluations, or of every k-th step
         own = 1 if sparse or not smooth else max(1, max(len(y) for _, y, _ in runs) // WINDOW)
         window = max(window, own)
         steps, mean, half = _mean([(x, _moving(y, own)) for x, y, _ in runs])
@@ -124,14 +125,9 @@ def _mean(runs: Sequence[tuple[Values, Values]]) -> tuple[Values, Values, Values
 
 
 def _moving(values: Values, window: int) -> Values:
-    """Centred moving mean over what is finite; at the ends over as much as there is."""
-    if window == 1:
-        return values
-    finite = np.isfinite(values)
-    kernel = np.ones(window)
-    total = np.convolve(np.where(finite, values, 0.0), kernel, "same")
-    count = np.convolve(finite.astype(float), kernel, "same")
-    return np.where(finite, total / np.maximum(count, 1), np.nan)
+    """Centred moving mean; at the ends over as much as there is."""
+    kernel = np.ones(min(window, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
 def _minutes(steps: Values, cells: Sequence[Cell]) -> Values:
