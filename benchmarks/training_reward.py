@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 from pcr_run.records.jsonl import read
-from pcr_run.report.interval import mean_interval
+from pcr_run.report.statistics import mean_interval
 
 
 def main() -> int:

@@ -59,7 +59,7 @@ class Cell:
 
 
 class CellsLauncher(Launcher):
-    """Runs the cells of a sweep, then writes and prints its summary."""
+    """Runs the cells of a sweep, then writes and prints its summary and makes its report."""
 
     def __init__(self, parallel: int | None, gpus: Sequence[Any]) -> None:
         if parallel is not None and parallel < 1:
@@ -74,9 +74,6 @@ class CellsLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; ends the process with exit code 1 or 2 when some failed."""
-        from pcr_run.records import result
-        from pcr_run.report import summary
-
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
         if cells[0].cfg.dry_run:
@@ -86,6 +83,9 @@ class CellsLauncher(Launcher):
             dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
             dry_run.table("cost", costs.costs([cell.cfg for cell in cells], max(1, self.parallel)))
             return [_returned(cell, None) for cell in cells]
+        from pcr_run.records import result
+        from pcr_run.report import build, summary
+
         self._declare(cells)
         codes = {}
         try:
@@ -93,6 +93,8 @@ class CellsLauncher(Launcher):
                 codes[cell.directory] = code
         finally:
             summary.show(self.sweep)
+        if cells[0].cfg.tracker.report:
+            build.softly(self.sweep)
         if any(codes.values()):
             sys.exit(2 if set(codes.values()) == {2} else 1)
         return [_returned(cell, result.read(cell.directory)) for cell in cells]
@@ -165,7 +167,7 @@ class CellsLauncher(Launcher):
         for source in hydra.runtime.config_sources:
             if source.provider == "command-line":
                 command += ["--config-dir", source.path]
-        own = {"hydra.mode": "RUN", "hydra.run.dir": str(cell.directory)}
+        own = {"hydra.mode": "RUN", "hydra.run.dir": str(cell.directory), "tracker.report": "false"}
         if cell.cfg.tracker.wandb.group is None:
             own["tracker.wandb.group"] = self.sweep.name
         command += [*hydra.overrides.hydra, *cell.overrides, *(f"{key}={_quoted(value)}" for key, value in own.items())]

@@ -79,7 +79,12 @@ def job(composed: DictConfig) -> Any:
             return None
         check_rule(cfg)
         with _alone_in(directory), _logged(directory):
-            return _run(cfg, directory)
+            outcome = _run(cfg, directory)
+            if cfg.tracker.report and HydraConfig.get().mode == RunMode.RUN:
+                from pcr_run.report import build  # takes a second to import
+
+                build.softly(directory)
+            return outcome
     except ConfigError as error:
         _leave(error, 2)
     except RunError as error:

@@ -40,7 +40,9 @@ def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def command(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable]:
     """``command("steps=5", pcr="failed")``: arguments, and what fake runs of which resolver do."""
     from pcr_run import cli
+    from pcr_run.report import build
 
+    monkeypatch.setattr(build, "softly", lambda directory: None)  # takes seconds; tests/test_report_made.py has it
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     terminal = logging.getLogger("pcr_run").handlers
     monkeypatch.setitem(sys.modules, "pcr_run.run.run", None)  # to be put back

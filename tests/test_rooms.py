@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "learner": {"model", "gradients", "resolver"},
     "configuration": {"model", "records", "resolver", "reward"},
     "run": {"evaluation", "learner", "model", "records", "reward", "rollout", "task", "tracker"},
-    "cli": {"configuration", "records", "run"},
+    "cli": {"configuration", "records", "report", "run"},
     "hydra_plugins": {"configuration", "records", "report"},
 }
 """Each room and the rooms that it may use, from the ground up."""

@@ -44,6 +44,7 @@ COMMAND = [
     "learner.lr=1e-3",
     "reward=model",  # a random one: unlike a verifier it finds something to learn from in noise
     "tracker.wandb.mode=disabled",
+    "tracker.report=false",
 ]
 FILES = ("metrics", "layers", "rollouts", "evaluations")
 

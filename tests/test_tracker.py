@@ -173,6 +173,27 @@ def test_the_live_display_shows_the_same_on_a_terminal():
     assert "\x1b[?25h" in shown  # the cursor is back
 
 
+def test_the_live_display_has_a_small_curve_of_the_reward_and_lines_have_none():
+    out = io.StringIO()
+    with progress.Bar("math", 100, console=Console(file=out, width=120, force_terminal=True)) as bar:
+        for step, reward in enumerate([0.0, None, 0.5, 1.0], 1):
+            bar.log(step, {"reward": reward})
+        bar.live.refresh()
+    assert "reward ▁▅█ 0.00 to 1.00" in out.getvalue()
+    out = io.StringIO()
+    lines = progress.Lines("math", 100, console=Console(file=out, width=120))
+    for step in (1, 2):
+        lines.log(step, {"reward": 0.5})
+    assert not set(progress.BLOCKS) & set(out.getvalue())
+
+
+def test_a_curve_of_many_values_is_of_their_means():
+    curve = progress.sparkline([float(i % 2) for i in range(400)] + [1.0] * 400, width=8)
+    assert curve == "reward ▁▁▁▁████ 0.50 to 1.00"
+    assert len(progress.sparkline([0.1] * 1000).split()[1]) == 40
+    assert progress.sparkline([0.3]) == ""
+
+
 def test_auto_is_live_on_a_terminal_only(monkeypatch):
     monkeypatch.setattr(Console, "is_terminal", property(lambda _: True))
     assert type(progress.make("auto", "math", 1)) is progress.Bar

@@ -20,7 +20,7 @@ def read(directory: Path) -> dict[str, Any]:
     """The result of a run; empty where there is none, or a damaged one."""
     try:
         found = json.loads((directory / "result.json").read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # not JSON, or not even text
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pcr_run.errors import ConfigError
-from pcr_run.records import result
+from pcr_run.records import jsonl, result
 from pcr_run.schema import FREE
+
+READ_BY = {
+    "resolver.alpha": ("fixed",),
+    "resolver.alpha_scale": ("pcr", "pcr_literal"),
+    "resolver.weighting": ("torchjd",),
+}
+"""Options of a rule that only these of the built-in rules read; rules of a user's own may read all."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run directory: its configuration as flat ``{dotted key: value}`` and its result."""
+    """One run directory: its configuration as flat ``{dotted key: value}``, its result, and its records when asked."""
 
     directory: Path
     config: dict[str, Any]
@@ -30,23 +38,78 @@ class Cell:
         """``complete``, ``failed``, ``interrupted``, ``running`` (or killed outright) or ``not started``."""
         return str(self.result.get("status", "not started"))
 
+    @property
+    def seed(self) -> int:
+        """What its random choices come from."""
+        return int(self.config["seed"])
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Scores ``before`` and ``after`` by task, the trained one first; empty where it was not evaluated."""
+        found = self.result.get("scores") or {}
+        return dict(sorted(found.items(), key=lambda pair: pair[0] != self.config.get("task.name")))
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of ``metrics.jsonl``."""
+        return self.records("metrics")
+
+    @cached_property
+    def layers(self) -> list[dict[str, Any]]:
+        """Lines of ``layers.jsonl``."""
+        return self.records("layers")
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Lines of ``evaluations.jsonl``."""
+        return self.records("evaluations")
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        """Lines of ``NAME.jsonl``, read anew."""
+        return [line for line in jsonl.read(self.directory / f"{name}.jsonl") if isinstance(line, dict)]
+
+    def value(self, key: str) -> Any:
+        """A value of the configuration; None for an option that the cell's rule does not read."""
+        rule = str(self.config.get("resolver.name"))
+        if key in READ_BY and rule not in READ_BY[key] and ":" not in rule:
+            return None
+        return self.config.get(key)
+
+    def matches(self, where: dict[str, Any]) -> bool:
+        """Whether its values are those of ``where``; a list there stands for any of its values."""
+        return all(
+            any(self.value(key) == one or str(self.value(key)) == str(one) for one in given)
+            for key, given in ((key, value if isinstance(value, list) else [value]) for key, value in where.items())
+        )
+
 
 def load(directory: Path) -> list[Cell]:
     """The runs in a directory, by name; the directory may also be a run itself. ``ConfigError`` where there is none."""
     if not directory.is_dir():
         raise ConfigError(str(directory), "no such directory; give that of a sweep or of a run")
     places = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
-    cells = [
-        Cell(place, dict(_flat(result.read_config(place))), result.read(place))
-        for place in places
-        if (place / "config.yaml").is_file()
-    ]
+    cells = [read(place) for place in places if (place / "config.yaml").is_file()]
     if not cells:
         raise ConfigError(str(directory), "holds no run; give the directory of a sweep or of a run")
     return cells
 
 
-def varied(cells: list[Cell]) -> list[str]:
+def read(directory: Path) -> Cell:
+    """One run; ``ConfigError`` where its configuration cannot be read."""
+    return Cell(directory, dict(_flat(result.read_config(directory))), result.read(directory))
+
+
+def distinct(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """(cells, repeated ones): of several with one configuration the first complete one counts, else the first."""
+    kept: dict[str, Cell] = {}
+    for cell in sorted(cells, key=lambda cell: not cell.complete):
+        own = {key: cell.value(key) for key in sorted(cell.config) if key.split(".")[0] not in FREE}
+        kept.setdefault(str(own), cell)
+    chosen = {id(cell) for cell in kept.values()}
+    return [c for c in cells if id(c) in chosen], [c for c in cells if id(c) not in chosen]
+
+
+def varied(cells: Sequence[Cell]) -> list[str]:
     """Keys that tell the cells apart, beside the seed: as few as do, ``task.name`` and ``resolver.name`` always first.
 
     Keys that follow from others (``task.data.source`` from ``task.name``) do not count again.
@@ -55,14 +118,10 @@ def varied(cells: list[Cell]) -> list[str]:
     keys = dict.fromkeys(key for cell in cells for key in cell.config)
     for key in ("scale", *keys):
         if key.split(".")[0] not in (*FREE, "seed", "scale") or key == "scale":
-            known = {tuple(_text(cell, name) for name in chosen) for cell in cells}
-            if len({tuple(_text(cell, name) for name in (*chosen, key)) for cell in cells}) > len(known):
+            known = {tuple(str(cell.value(name)) for name in chosen) for cell in cells}
+            if len({tuple(str(cell.value(name)) for name in (*chosen, key)) for cell in cells}) > len(known):
                 chosen.append(key)
     return chosen
-
-
-def _text(cell: Cell, key: str) -> str:
-    return str(cell.config.get(key))
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,8 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from pcr_run.records import jsonl as records
+from pcr_run.report.arms import heading, shown
 from pcr_run.report.cells import Cell, load, varied
-from pcr_run.report.interval import mean_interval
+from pcr_run.report.statistics import mean_interval
 
 Row = dict[str, Any]
 
@@ -40,12 +41,12 @@ def write(directory: Path) -> str:
     keys = varied(cells)
     rows = table(cells, keys)
     others = sorted({name for row in rows for name in row if name.endswith("_change")})
-    names = [*map(label, keys), *SCORES, *others, *NUMBERS, "seconds", "reason"]
+    names = [*map(heading, keys), *SCORES, *others, *NUMBERS, "seconds", "reason"]
     with (directory / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    text = markdown(directory.name, rows, [label(key) for key in keys]) + unjudged(cells)
+    text = markdown(directory.name, rows, [heading(key) for key in keys]) + unjudged(cells)
     (directory / "summary.md").write_text(text, encoding="utf-8")
     return text
 
@@ -62,28 +63,23 @@ def unjudged(cells: Sequence[Cell]) -> str:
     return "\n".join(["", "## Questions that cannot be judged", "", *lines, ""]) if lines else ""
 
 
-def label(key: str) -> str:
-    """The column of a varied key: its group where that is plain (``task``), else the key."""
-    return key.removesuffix(".name") if key in ("task.name", "resolver.name") else key
-
-
 def table(cells: Sequence[Cell], keys: Sequence[str]) -> list[Row]:
     """A row for each combination of ``keys`` with its complete seeds, then one for each cell that is not complete."""
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault(tuple(str(cell.config.get(key)) for key in keys), []).append(cell)
+        groups.setdefault(tuple(shown(cell.value(key)) for key in keys), []).append(cell)
     rows = []
     for values, group in groups.items():
-        who = dict(zip(map(label, keys), values, strict=True))
-        complete = sorted((cell for cell in group if cell.complete), key=_seed)
+        who = dict(zip(map(heading, keys), values, strict=True))
+        complete = sorted((cell for cell in group if cell.complete), key=lambda cell: cell.seed)
         if complete:
-            seeds = " ".join(str(_seed(cell)) for cell in complete)
+            seeds = " ".join(str(cell.seed) for cell in complete)
             plain = _plain_sum(values, keys, groups) if who["resolver"] != "none" else []
             rows.append({**who, "seeds": seeds, "status": "complete", **_measured(complete, plain)})
         for cell in group:
             if not cell.complete:
                 reason = cell.result.get("reason") or "no result; see run.log"
-                rows.append({**who, "seeds": str(_seed(cell)), "status": cell.status, "reason": reason})
+                rows.append({**who, "seeds": str(cell.seed), "status": cell.status, "reason": reason})
     return sorted(rows, key=lambda row: row["status"] != "complete")
 
 
@@ -124,8 +120,8 @@ def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
         row["after"] = fmean(cell.result["scores"][task]["after"]["pass@1"] for cell in cells)
         changes = [(_score(cell, task, "before"), _score(cell, task, "after")) for cell in cells]
         row["difference"], row["difference_ci95"], row["interval_over"] = _paired(changes)
-        by_seed = {_seed(cell): cell for cell in plain if task in cell.result.get("scores", {})}
-        pairs = [(by_seed[_seed(cell)], cell) for cell in cells if _seed(cell) in by_seed]
+        by_seed = {cell.seed: cell for cell in plain if task in cell.result.get("scores", {})}
+        pairs = [(by_seed[cell.seed], cell) for cell in cells if cell.seed in by_seed]
         if pairs:
             after = [(_score(other, task, "after"), _score(cell, task, "after")) for other, cell in pairs]
             row["to_none"], row["to_none_ci95"], row["to_none_over"] = _paired(after)
@@ -164,10 +160,6 @@ def _plain_sum(values: Sequence[str], keys: Sequence[str], groups: dict[tuple[st
         if other["resolver.name"] == "none" and all(key.split(".")[0] in ("resolver", "measure") for key in different):
             found.append((len(different), [cell for cell in cells if cell.complete]))
     return min(found, key=lambda pair: pair[0])[1] if found else []
-
-
-def _seed(cell: Cell) -> int:
-    return int(cell.config["seed"])
 
 
 def _score(cell: Cell, task: str, when: str) -> Row:

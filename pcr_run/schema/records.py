@@ -41,6 +41,7 @@ class TrackerConfig:
     progress: str = doc(
         "`auto` (live display on a terminal, lines elsewhere), `live` or `lines`", "auto", ("auto", "live", "lines")
     )
+    report: bool = doc("make `curves.png` and `report/` at the end of a run; a sweep makes one of all its runs", True)
     transcripts: int = doc("responses written to rollouts.jsonl each step", 2, at_least(0))
 
 

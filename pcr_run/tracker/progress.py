@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from statistics import fmean
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,6 +23,8 @@ FIELDS = (
     ("perf/tokens_per_second", "tokens/s", "{:,.0f}".format),
 )
 """(metric, its label, how it is written); a metric not measured at a step shows its last value."""
+
+BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Lines:
@@ -68,18 +71,22 @@ class Lines:
 
 
 class Bar(Lines):
-    """A progress bar with the metrics below it, refreshed in place."""
+    """A progress bar with the metrics and a small curve of the reward below it, refreshed in place."""
 
     def __init__(self, task: str, steps: int, start: int = 0, console: Console | None = None) -> None:
         super().__init__(task, steps, start, console or Console(highlight=False))
         self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=self.console)
         self.row = self.bar.add_task("starting", total=steps, completed=start)
         self.live = Live(self.bar, console=self.console, refresh_per_second=4)
+        self.rewards: list[float] = []
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Refresh the display."""
         self.bar.update(self.row, completed=step, description="training")
-        self.live.update(Group(self.bar, Text(self._describe(step, metrics))))
+        reward = metrics.get("reward")
+        if reward is not None:
+            self.rewards.append(reward)
+        self.live.update(Group(self.bar, Text(self._describe(step, metrics)), Text(sparkline(self.rewards))))
 
     def status(self, text: str) -> None:
         """Name what the run does now before the bar."""
@@ -92,6 +99,22 @@ class Bar(Lines):
 
     def __exit__(self, *_: object) -> None:
         self.live.stop()
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The values as a curve of ``width`` blocks at most, each the mean of equally many neighbours, with its range.
+
+    >>> sparkline([0.0, 0.5, 1.0])
+    'reward ▁▅█ 0.00 to 1.00'
+    """
+    if len(values) < 2:
+        return ""
+    count = min(width, len(values))
+    parts = [values[i * len(values) // count : (i + 1) * len(values) // count] for i in range(count)]
+    means = [fmean(part) for part in parts]
+    low, high = min(means), max(means)
+    blocks = "".join(BLOCKS[round((mean - low) / ((high - low) or 1) * (len(BLOCKS) - 1))] for mean in means)
+    return f"reward {blocks} {low:.2f} to {high:.2f}"
 
 
 def make(mode: str, task: str, steps: int, start: int = 0) -> Lines:

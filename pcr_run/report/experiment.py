@@ -1,0 +1,217 @@
+"""What a report shows: one section an experiment, declared by files of a sweep or made up from what varies in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pcr_run.errors import ConfigError
+from pcr_run.report.cells import Cell, varied
+
+PRINTED = ("table1",)
+LINES = 12
+"""More lines in one figure nobody can tell apart."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of scores; for the fields see docs/report.md."""
+
+    title: str = "Pass@1"
+    rows: tuple[str, ...] = ("resolver.name",)
+    benchmarks: tuple[str, ...] | None = None
+    against: dict[str, Any] | None = None
+    printed: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure; for the fields see docs/report.md. Which of them a kind takes stands in ``FIELDS``."""
+
+    kind: str
+    title: str = ""
+    by: tuple[str, ...] = ("resolver.name",)
+    x: str | None = None
+    y: tuple[str, ...] = ()
+    along: str | None = None
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A section: its runs are ``cells``, ``missing`` the directories that are named and not there (yet).
+
+    ``given`` is the file as it is, for the claims; ``changed``: when they were, after runs had begun.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    missing: tuple[str, ...] = ()
+    title: str = ""
+    source: str = ""
+    scale: str = ""
+    text: str = ""
+    order: int = 0
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> list[str]:
+        """Times at which the claims became others than those that were fixed before the first run."""
+        return [str(entry.get("at")) for entry in (self.given.get("fixed") or [])[1:]]
+
+
+FIELDS: dict[str, tuple[str, ...]] = {
+    "curves": ("x", "y"),
+    "time": ("y",),
+    "pareto": ("x", "y", "along"),
+    "sensitivity": ("x", "y"),
+    "forgetting": (),
+    "heatmap": ("y",),
+    "alpha_density": (),
+    "grad_norm": (),
+    "cosine": (),
+}
+"""Kinds of figures and the fields that each takes beside ``title``, ``by`` and ``where``."""
+
+SEVERAL = ("curves", "sensitivity")
+"""Kinds with a panel for each measure of ``y``; the others show one."""
+
+TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(
+        ("name", "title", "source", "scale", "text", "kind", "x", "along", "printed", "sha256", "at"), (str, "a text")
+    ),
+    "order": (int, "a whole number"),
+    **dict.fromkeys(("cells", "rows", "benchmarks", "by", "grids"), (list, "a list of texts")),
+    **dict.fromkeys(("tables", "figures", "fixed"), (list, "a list of mappings")),
+    **dict.fromkeys(("against", "where", "claims"), (dict, "a mapping")),
+    "y": ((str, list), "a measure or a list of them"),
+}
+TABLE = ("title", "rows", "benchmarks", "against", "printed", "where")
+SECTION = (
+    "name",
+    "title",
+    "source",
+    "scale",
+    "text",
+    "order",
+    "grids",
+    "cells",
+    "tables",
+    "figures",
+    "claims",
+    "fixed",
+)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The content of an experiment's file; ``ConfigError`` names file and field and says what would be right."""
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(file), f"not readable as JSON ({error})") from error
+    _checked(given, SECTION, ("name", "cells"), str(file))
+    if not re.fullmatch(r"[\w.-]+", given["name"]) or given["name"].startswith("."):
+        raise ConfigError(f"{file}: name", f"is {given['name']!r}; right are letters, digits, _, - and .")
+    for i, entry in enumerate(given.get("fixed") or []):
+        _checked(entry, ("sha256", "at"), (), f"{file}: fixed[{i}]")
+    for i, table in enumerate(given.get("tables") or []):
+        place = f"{file}: tables[{i}]"
+        _checked(table, TABLE, ("rows",), place)
+        if table.get("printed") not in (None, *PRINTED):
+            raise ConfigError(f"{place}.printed", f"is {table['printed']!r}; right is {', '.join(PRINTED)} or null")
+        if unknown := [key for key in table.get("against") or {} if key not in table["rows"]]:
+            raise ConfigError(f"{place}.against", f"{unknown[0]} does not stand in rows; add it there")
+    for i, figure in enumerate(given.get("figures") or []):
+        place = f"{file}: figures[{i}]"
+        kind = figure.get("kind") if isinstance(figure, dict) else None
+        if kind is not None and kind not in FIELDS:
+            raise ConfigError(f"{place}.kind", f"is {kind!r}; right is one of {', '.join(FIELDS)}")
+        needed = ("kind", "x") if kind == "sensitivity" else ("kind",)
+        _checked(figure, ("kind", "title", "by", "where", *FIELDS.get(str(kind), ())), needed, place)
+        if kind not in SEVERAL and isinstance(figure.get("y"), list):
+            raise ConfigError(f"{place}.y", f"{kind} shows one measure, not a list")
+        if kind == "curves" and figure.get("x") not in (None, "step", "minutes"):
+            raise ConfigError(f"{place}.x", f"is {figure['x']!r}; right is step or minutes")
+    return given
+
+
+def experiment(given: Mapping[str, Any], cells: Sequence[Cell], missing: Sequence[str]) -> Experiment:
+    """An experiment of a checked file's content and its runs."""
+    plain = {key: given[key] for key in ("title", "source", "scale", "text", "order") if given.get(key) is not None}
+    return Experiment(
+        given["name"],
+        tuple(cells),
+        tuple(missing),
+        **{"title": given["name"], **plain},
+        tables=tuple(Table(**_frozen(table)) for table in given.get("tables") or []),
+        figures=tuple(Figure(**_frozen(figure)) for figure in given.get("figures") or []),
+        given=dict(given),
+    )
+
+
+def default(name: str, cells: Sequence[Cell], title: str) -> Experiment:
+    """A section of runs that no experiment names: what varies as rows, and the figures that there is data for.
+
+    Numbers that vary (beta, the learning rate) make the points of a line; figures that cannot show them that way show
+    the commonest value where there would be too many lines.
+    """
+    keys = varied(cells)
+    differing = [key for key in keys if len({str(cell.value(key)) for cell in cells}) > 1]
+    numbers = [key for key in differing if all(isinstance(cell.value(key), int | float) for cell in cells)]
+    names = tuple(key for key in differing if key not in numbers) or ("resolver.name",)
+    usual = {key: Counter(cell.value(key) for cell in cells).most_common(1)[0][0] for key in numbers}
+    few = len({tuple(str(cell.value(key)) for key in differing) for cell in cells}) <= LINES
+    by, where = ((*names, *numbers), {}) if few else (names, usual)
+    figures = [Figure("curves", by=by, where=where)]
+    if any(len(cell.scores) > 1 or cell.result.get("perplexity") for cell in cells):
+        figures.append(Figure("forgetting", by=by, where=where))
+    if differing:
+        along = numbers[0] if numbers else None
+        rest = {key: value for key, value in usual.items() if key != along}
+        figures += [Figure("pareto", by=names, x=x, along=along, where=rest) for x in ("perplexity", "kl")]
+        figures.append(Figure("time", by=by, where=where))
+    for key in numbers:
+        rest = {other: value for other, value in usual.items() if other != key}
+        figures.append(Figure("sensitivity", by=names, x=key, y=("trained", "perplexity"), where=rest))
+    figures.append(Figure("grad_norm", by=by, where=where))
+    if any(line.get("cos_update_sta") is not None for cell in cells for line in cell.metrics):
+        figures.append(Figure("cosine", by=by, where=where))
+    if any(cell.layers for cell in cells):
+        figures += [Figure("heatmap", by=by, where=where), Figure("alpha_density", by=by, where=where)]
+    plain = "resolver.name" in differing and any(cell.value("resolver.name") == "none" for cell in cells)
+    table = Table(rows=tuple(keys), against={"resolver.name": "none"} if plain else None)
+    return Experiment(name, tuple(cells), title=title, tables=(table,), figures=tuple(figures))
+
+
+def _frozen(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as tuples, what is null left to its default; one measure as a tuple of it."""
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        if value is not None:
+            out[key] = tuple(value) if isinstance(value, list) else (value,) if key == "y" else value
+    return out
+
+
+def _checked(given: Any, known: Sequence[str], needed: Sequence[str], place: str) -> None:
+    if not isinstance(given, dict):
+        raise ConfigError(place, "is not a mapping")
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"{place}: {key}", f"no such field here; right is one of {', '.join(known)}")
+        kind, text = TYPES[key]
+        wrong = not isinstance(value, kind) or isinstance(value, bool)
+        if not wrong and isinstance(value, list) and key not in ("tables", "figures", "fixed"):
+            wrong = not all(isinstance(entry, str) for entry in value)
+        if value is not None and wrong:
+            raise ConfigError(f"{place}: {key}", f"is {value!r}; right is {text}")
+    for key in needed:
+        if given.get(key) is None:
+            raise ConfigError(f"{place}: {key}", "is missing")

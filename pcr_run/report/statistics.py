@@ -1,0 +1,74 @@
+"""What is said of scores over seeds and questions. Values are plain numbers; nothing here knows what they mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import optimize, special
+
+RESAMPLES, SEED = 2000, 20260206
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """(mean, half-width of the two-sided 95% t-interval); no half-width for fewer than two values."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return mean, None
+    return mean, float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Mean without the lowest and the highest quarter of the values, rounded down (Agarwal et al. 2021)."""
+    cut = len(values) // 4
+    return float(np.mean(np.sort(values)[cut : len(values) - cut]))
+
+
+def probability_of_improvement(new: Sequence[float], old: Sequence[float]) -> float:
+    """Share of pairs in which ``new`` is higher, ties half: Mann and Whitney's U over their number."""
+    sign = np.sign(np.subtract.outer(new, old))
+    return float(np.mean((sign + 1) / 2))
+
+
+def smallest_effect(differences: Sequence[float], level: float = 0.05, power: float = 0.8) -> float | None:
+    """The mean difference that a two-sided paired t-test finds with ``power``, given the spread that was observed.
+
+    None for fewer than two differences. The power is that of the noncentral t distribution.
+    """
+    n = len(differences)
+    if n < 2:
+        return None
+    nodes, weights = np.polynomial.legendre.leggauss(500)
+    # Critical values of the mean, in units of its true error, at the quantiles of the observed standard deviation.
+    # scipy's noncentral t is nan for small n.
+    observed = np.sqrt(2 * special.gammaincinv((n - 1) / 2, (nodes + 1) / 2) / (n - 1))
+    critical = special.stdtrit(n - 1, 1 - level / 2) * observed
+
+    def lacking(shift: float) -> float:
+        found = special.ndtr(shift - critical) + special.ndtr(-shift - critical)
+        return float(found @ weights) / 2 - power
+
+    shift = optimize.brentq(lacking, 0, 2 * special.stdtrit(n - 1, 1 - level / 2) + 4)
+    return float(shift * np.std(differences, ddof=1) / math.sqrt(n))
+
+
+def hierarchical_bootstrap(differences: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """95% percentile interval of a mean difference from resampled seeds and resampled questions.
+
+    ``differences``: for each benchmark one array [seeds, questions]; their means are averaged. Every seed answers the
+    same questions, so both are drawn independently and crossed (Owen 2007, "The pigeonhole bootstrap"); a draw of seeds
+    is shared by the benchmarks. None where a benchmark has fewer than two questions and there is one seed.
+    """
+    seeds = len(differences[0])
+    if seeds < 2 and all(d.shape[1] < 2 for d in differences):
+        return None
+    random = np.random.default_rng(SEED)
+    rows = random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    total = np.zeros(RESAMPLES)
+    for d in differences:
+        questions = d.shape[1]
+        columns = random.multinomial(questions, np.full(questions, 1 / questions), RESAMPLES) / questions
+        total += ((rows @ d) * columns).sum(axis=1)
+    low, high = np.percentile(total / len(differences), [2.5, 97.5])
+    return float(low), float(high)
