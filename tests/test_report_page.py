@@ -12,7 +12,7 @@ import sys
 import pytest
 from fake_sweep import cell, declare, measured, training, written
 
-from pcr_run.report import build, claims, cli, transcripts
+from pcr_run.report import build, cli, transcripts
 from pcr_run.report.cells import load
 from pcr_run.report.remarks import remarks
 
@@ -139,17 +139,13 @@ def test_unfinished_and_damaged_runs_make_a_report_that_says_so(tmp_path):
     assert "0 of 2 runs complete" in text
 
 
-def test_claims_are_a_table(sweep, monkeypatch):
+def test_claims_are_a_table(sweep):
     cells = sorted(path for path in sweep.iterdir() if (path / "config.yaml").exists())
-    declare(sweep, "e", cells, claims={"auto": {}}, figures=[])
-
-    def outcomes(given, found):
-        assert given["claims"] == {"auto": {}}
-        return [{"claim": "auto", "outcome": "undecided", "n": len(found)}]
-
-    monkeypatch.setattr(claims, "outcomes", outcomes)
-    assert "undecided" in build.write([sweep]).read_text()
-    assert (sweep / "report" / "tables" / "e-claims.csv").read_text() == "claim,outcome,n\nauto,undecided,4\n"
+    claim = {"text": "<b>PCR</b> wins", "statistic": "trained", "of": {"resolver.name": "pcr"}, "direction": "greater"}
+    declare(sweep, "e", cells, claims={"wins": {**claim, "against": {"resolver.name": "none"}, "interest": 1}})
+    page = build.write([sweep]).read_text()
+    assert "&lt;b&gt;PCR&lt;/b&gt; wins" in page
+    assert (sweep / "report" / "tables" / "e-claims.csv").read_text().startswith("claim,")
 
 
 def test_transcripts_are_a_sample_over_all_runs_and_steps(tmp_path):

@@ -41,8 +41,9 @@ def write(directories: Sequence[Path], out: Path | None = None) -> Path:
     out = out or directories[0] / "report"
     experiments, repeated = collect(directories)
     sections, written = [], {}
+    judged = claims.outcomes(experiments)
     for each in experiments:
-        section, files = _section(each, repeated if each is experiments[-1] else [])
+        section, files = _section(each, judged.get(each.name), repeated if each is experiments[-1] else [])
         sections.append(section)
         written.update(files)
     every = list({id(cell): cell for each in experiments for cell in each.cells}.values())
@@ -108,7 +109,7 @@ def runs(cells: Sequence[Cell]) -> Grid:
     return Grid("Runs", columns, tuple(rows), (note,))
 
 
-def _section(each: Experiment, repeated: Sequence[Cell]) -> tuple[Section, dict[str, bytes]]:
+def _section(each: Experiment, table: Grid | None, repeated: Sequence[Cell]) -> tuple[Section, dict[str, bytes]]:
     """An experiment's part of the page, and its files."""
     grids = [g for i, t in enumerate(each.tables) for g in tables(each, t, f"{each.name}: tables[{i}]")]
     grids = [g for g in grids if g.rows]
@@ -120,10 +121,6 @@ def _section(each: Experiment, repeated: Sequence[Cell]) -> tuple[Section, dict[
         file = f"{each.name}-{i}-{figure.kind}"
         written |= {f"figures/{file}.{ending}": content for ending, content in forms.items()}
         pictures.append(Picture(figures.caption(figure), forms["svg"], file, drawing.get_figwidth() > 7))
-    judged = claims.outcomes(each.given, list(each.cells)) if each.given.get("claims") else []
-    table = (
-        Grid("Claims", tuple(dict.fromkeys(key for row in judged for key in row)), tuple(judged)) if judged else None
-    )
     if table is not None:
         written |= {f"tables/{n}": c.encode() for n, c in grid.files([(f"{each.name}-claims", table)])}
     return Section(each, grids, pictures, table, remarks(each.cells, each.missing, repeated, each.changed)), written

@@ -49,6 +49,18 @@ class Cell:
         found = self.result.get("scores") or {}
         return dict(sorted(found.items(), key=lambda pair: pair[0] != self.config.get("task.name")))
 
+    @property
+    def not_trained(self) -> list[str]:
+        """Evaluated tasks that were not trained: those of another verifier where there are some, else of another name.
+
+        A benchmark of the same kind (AIME beside training on other problems) says what was learnt, not what was kept.
+        """
+        own = self.config.get("task.name")
+        others = [name for name in self.scores if name != own]
+        kind = self.config.get("task.verifier")
+        elsewhere = [name for name in others if self.config.get(f"evaluation.tasks.{name}.verifier", kind) != kind]
+        return elsewhere or others
+
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
         """Lines of ``metrics.jsonl``."""

@@ -87,7 +87,7 @@ def _of_evaluation(cell: Cell, name: str, scores: dict[str, Any], perplexity: An
     own = cell.config.get("task.name")
     groups: dict[str, list[Any]] = {
         "trained": [own],
-        "others": [task for task in scores if task != own],
+        "others": [task for task in cell.not_trained if task in scores],
         "mean": list(scores),
     }
     chosen = groups.get(name, [name])

@@ -31,26 +31,61 @@ def probability_of_improvement(new: Sequence[float], old: Sequence[float]) -> fl
     return float(np.mean((sign + 1) / 2))
 
 
+def t_tail(values: Sequence[float], null: float) -> float:
+    """p of the one-sided t-test whose null hypothesis is that the mean is at most ``null``."""
+    n, error = len(values), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    mean = float(np.mean(values))
+    if error == 0:  # every value is the same
+        return float(mean <= null)
+    return float(special.stdtr(n - 1, (null - mean) / error))
+
+
+def exclusive_holm(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """p-values of claims, two each, corrected for all of them.
+
+    Holm's step-down procedure. Of the two null hypotheses of a claim at most one is true, so never more than
+    ``len(pairs)`` are, and no p-value is multiplied by more than that (Shaffer 1986).
+    """
+    flat = [p for pair in pairs for p in pair]
+    adjusted, highest = [0.0] * len(flat), 0.0
+    for rank, index in enumerate(sorted(range(len(flat)), key=lambda i: flat[i])):
+        highest = max(highest, min(1.0, flat[index] * min(len(pairs), len(flat) - rank)))
+        adjusted[index] = highest
+    return list(zip(adjusted[::2], adjusted[1::2], strict=True))
+
+
+def power(effect: float, values: Sequence[float], level: float = 0.05, sides: int = 1) -> float:
+    """Probability that a t-test of the mean of ``len(values)`` numbers finds ``effect``, given their spread.
+
+    That of the noncentral t distribution, whose form in scipy is nan for small n: by quadrature over the quantiles of
+    the observed standard deviation.
+    """
+    n, spread = len(values), float(np.std(values, ddof=1))
+    if spread == 0:
+        return float(effect > 0)
+    return _power(effect / spread * math.sqrt(n), n, level, sides)
+
+
 def smallest_effect(differences: Sequence[float], level: float = 0.05, power: float = 0.8) -> float | None:
     """The mean difference that a two-sided paired t-test finds with ``power``, given the spread that was observed.
 
-    None for fewer than two differences. The power is that of the noncentral t distribution.
+    None for fewer than two differences.
     """
     n = len(differences)
     if n < 2:
         return None
-    nodes, weights = np.polynomial.legendre.leggauss(500)
-    # Critical values of the mean, in units of its true error, at the quantiles of the observed standard deviation.
-    # scipy's noncentral t is nan for small n.
-    observed = np.sqrt(2 * special.gammaincinv((n - 1) / 2, (nodes + 1) / 2) / (n - 1))
-    critical = special.stdtrit(n - 1, 1 - level / 2) * observed
-
-    def lacking(shift: float) -> float:
-        found = special.ndtr(shift - critical) + special.ndtr(-shift - critical)
-        return float(found @ weights) / 2 - power
-
-    shift = optimize.brentq(lacking, 0, 2 * special.stdtrit(n - 1, 1 - level / 2) + 4)
+    most = 2 * special.stdtrit(n - 1, 1 - level / 2) + 4
+    shift = optimize.brentq(lambda shift: _power(shift, n, level, 2) - power, 0, most)
     return float(shift * np.std(differences, ddof=1) / math.sqrt(n))
+
+
+def _power(shift: float, n: int, level: float, sides: int) -> float:
+    """``shift``: the true mean in units of its true standard error."""
+    nodes, weights = np.polynomial.legendre.leggauss(500)
+    observed = np.sqrt(2 * special.gammaincinv((n - 1) / 2, (nodes + 1) / 2) / (n - 1))
+    critical = special.stdtrit(n - 1, 1 - level / sides) * observed  # of the mean, in units of its true error
+    found = special.ndtr(shift - critical) + (special.ndtr(-shift - critical) if sides == 2 else 0.0)
+    return float(found @ weights) / 2
 
 
 def hierarchical_bootstrap(differences: Sequence[np.ndarray]) -> tuple[float, float] | None:

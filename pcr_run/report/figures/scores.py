@@ -69,13 +69,13 @@ def forgetting(figure: Figure, cells: Sequence[Cell]) -> Drawing:
     if not complete:
         raise MissingError("no run is complete")
     tasks = dict.fromkeys(task for cell in complete for task in cell.scores)
-    names = ["kl", "perplexity", *(t for t in tasks if any(cell.config.get("task.name") != t for cell in complete))]
+    names = ["kl", "perplexity", *(t for t in tasks if any(t in cell.not_trained for cell in complete))]
     groups = list(arms(complete, figure.by).items())
     drawing, axes = panels(len(names), height=1.3 + 0.26 * len(groups))
     for number, (axis, name) in enumerate(zip(axes, names, strict=True)):
         lows = []
         for i, (_, group) in enumerate(groups):
-            changes = [_change(cell, name) for cell in group if cell.config.get("task.name") != name]
+            changes = [_change(cell, name) for cell in group if name not in cell.scores or name in cell.not_trained]
             found = [change for change in changes if math.isfinite(change)]
             if found:
                 mean, half = mean_interval(found)
