@@ -37,10 +37,10 @@ bench-check: $(VENV)/test.done  ## the learner's ratios on a CPU against the bas
 
 bench-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones, the learner against TRL, a profile
 	$(PIP) -e ".[bench]" -c constraints.txt
-	$(BIN)/python -m pytest tests/test_bfloat16.py tests/test_gradients.py tests/test_learner.py tests/test_precision.py tests/test_packing.py tests/test_fused.py
-	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_0p5b,qwen2_1p5b,qwen2_1p5b_long --json gpu.json
-	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_0p5b --zero 0.5 --json gpu-zero.json
-	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_1p5b --profile none,pcr-twin > gpu-profile.txt
+	$(BIN)/python -m pytest tests/test_bfloat16.py tests/test_gradients.py tests/test_learner.py tests/test_precision.py tests/test_packing.py tests/test_fused.py tests/test_compile.py
+	$(BIN)/python benchmarks/learner.py --device cuda --autocast --compile --sizes qwen2_0p5b,qwen2_1p5b,qwen2_1p5b_long --json gpu.json
+	$(BIN)/python benchmarks/learner.py --device cuda --autocast --compile --sizes qwen2_0p5b --zero 0.5 --json gpu-zero.json
+	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_1p5b --profile none,none-compiled,pcr-twin-compiled > gpu-profile.txt
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference
 	$(BIN)/python -m pcr_run.configuration.reference

@@ -1,7 +1,11 @@
 """One batch through every learner: plain GRPO, PCR by both engines, and TRL's where it is installed.
 
     python benchmarks/learner.py [--sizes smollm2] [--learners none,pcr-portable,pcr-twin,trl] [--rounds 3]
-                                 [--zero SHARE] [--threads N] [--device cuda] [--autocast] [--json FILE] [--check FILE]
+                                 [--zero SHARE] [--threads N] [--device cuda] [--autocast] [--compile] [--json FILE]
+                                 [--check FILE]
+
+A learner's name with ``-compiled`` at its end runs its layers compiled (none-compiled, pcr-twin-compiled);
+``--compile`` adds that variant of each of ours, so that one command gives what compiling brings.
 
 Ragged prompts and responses, random weights, reference pass, forward, backward and AdamW; no sampling. In each round
 every learner is built, does a step to warm up and one that counts (size tiny: the median of 5); ratios are those within
@@ -29,53 +33,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2Config
+from learner_sizes import SIZES, Size
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
-
-
-@dataclass(frozen=True)
-class Size:
-    """A model's shape and a batch: P x G responses, shortest and longest prompt and response in tokens."""
-
-    config: Callable[[], object]
-    prompts: int
-    group: int
-    prompt: tuple[int, int]
-    response: tuple[int, int]
-    tokens: int
-    rows: int  # of TRL's microbatch
-    checkpointing: bool = False
-    steps: int = 1  # that count
-
-
-def qwen2(hidden: int, inner: int, layers: int, heads: int) -> Callable[[], object]:
-    shape = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
-    more = {"num_attention_heads": heads, "num_key_value_heads": 2, "tie_word_embeddings": True}
-    return lambda: Qwen2Config(vocab_size=151_936, max_position_embeddings=32_768, **shape, **more)
-
-
-def smollm2() -> object:
-    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
-    return LlamaConfig(
-        vocab_size=49_152, num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True, **shape
-    )
-
-
-def tiny() -> object:
-    shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3}
-    return Qwen2Config(vocab_size=576, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, **shape)
-
-
-SIZES = {
-    "tiny": Size(tiny, 16, 8, (6, 40), (8, 48), tokens=4096, rows=32, steps=5),
-    "smollm2": Size(smollm2, 8, 4, (16, 56), (8, 48), tokens=1024, rows=8),
-    "qwen2_0p5b": Size(qwen2(896, 4864, 24, 14), 8, 8, (64, 160), (128, 1024), tokens=8192, rows=8),
-    "qwen2_1p5b": Size(qwen2(1536, 8960, 28, 12), 4, 8, (64, 160), (256, 2048), 16_384, rows=8, checkpointing=True),
-    "qwen2_1p5b_long": Size(qwen2(1536, 8960, 28, 12), 1, 8, (64, 160), (1024, 16_384), 32_768, 1, checkpointing=True),
-}
 
 
 @dataclass(frozen=True)
@@ -145,10 +108,12 @@ class Place:
 
 def ours(name: str, model: PreTrainedModel, size: Size, data: Data, place: Place) -> Callable[[], object]:
     """A step of our learner."""
-    resolver, _, engine = name.partition("-")
+    plain = name.removesuffix("-compiled")
+    resolver, _, engine = plain.partition("-")
     cfg = LearnerConfig(
         tokens=size.tokens,
         engine=engine or "auto",
+        compile=plain != name,
         autocast=place.autocast,
         gradient_checkpointing=size.checkpointing,
     )
@@ -265,6 +230,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--compile", action="store_true", help="each of our learners with compiled layers too")
     parser.add_argument("--json", help="write what was found")
     parser.add_argument("--check", type=Path, help="a file of baselines")
     parser.add_argument("--profile", metavar="LEARNERS", help="print where the time of these goes, and nothing else")
@@ -272,6 +238,8 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     learners = args.learners.split(",")
+    if args.compile:
+        learners += [f"{name}-compiled" for name in learners if name != "trl"]
     if "none" not in learners:
         parser.error("--learners: none has to be among them; all ratios are to it")
     if "trl" in learners and importlib.util.find_spec("trl") is None:

@@ -107,7 +107,7 @@ def cuttable(model: nn.Module, run: Callable[[Tensor], Tensor]) -> list[nn.Modul
     ``run`` gives hidden states [2, 3, d] for token ids [2, 3]. Tried once with all parameters, since streams beside the
     hidden states (shared keys, embeddings per layer) would be lost without an error. The log says what was found.
     """
-    layers = _outermost(model)
+    layers = outermost(model)
     kept = {name: p.grad for name, p in model.named_parameters()}
     try:
         reason = _difference(model, layers, run) if layers else "it names no layers"
@@ -152,11 +152,11 @@ def _difference(model: nn.Module, layers: Sequence[nn.Module], run: Callable[[Te
     return None
 
 
-def _outermost(module: nn.Module) -> list[nn.Module]:
+def outermost(module: nn.Module) -> list[nn.Module]:
     """The layers that transformers checkpoints, none inside another."""
     found: list[nn.Module] = []
     for child in module.children():
-        found += [child] if isinstance(child, GradientCheckpointingLayer) else _outermost(child)
+        found += [child] if isinstance(child, GradientCheckpointingLayer) else outermost(child)
     return found
 
 

@@ -4,40 +4,67 @@ Autograd only keeps the sum of a weight's gradient over the batch. A tap hangs u
 the cotangent B [rows, T, out] beside the input X [rows, T, in] (of packed rows: [1, M, ...]), of which weight gradients
 and their norms are made per row (``norms.py``). The input is kept by ``save_for_backward``, so activation checkpointing
 recomputes it like any other activation.
+
+A compiled layer may hold taps. Its graph serves all layers of its kind, so nothing of a single tap may be a constant of
+it: the hook is one function for all, and what differs hangs at the module as tensors, which are the graph's inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, no_type_check
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-Sink = Callable[[Tensor, Tensor], None]
-"""Called with (X [..., in], B [..., out]) when a cotangent arrives."""
+Sink = Callable[[Tensor, Tensor, bool], None]
+"""Called with (X [..., in], B [..., out], lent) when a cotangent arrives. A lent one must be copied to be kept: a graph
+that is compiled uses its memory again."""
+
+_SINKS: dict[int, Sink] = {}
+_KEYS = count()
+
+
+_SCHEMA = "(Tensor x, Tensor cotangent, Tensor key, Tensor anchor) -> Tensor"
+
+
+@torch.library.custom_op("pcr_run::receive", mutates_args=(), schema=_SCHEMA)
+def receive(x: Tensor, cotangent: Tensor, key: Tensor, anchor: Tensor) -> Tensor:
+    """What compiled graphs call in the place of a sink; opaque to the compiler, which keeps it for its result."""
+    _SINKS[int(key)](x, cotangent, True)
+    return torch.zeros_like(anchor)
+
+
+@receive.register_fake
+def _(x: Tensor, cotangent: Tensor, key: Tensor, anchor: Tensor) -> Tensor:
+    return torch.empty_like(anchor)
 
 
 class Tap(torch.autograd.Function):
-    """Identity on a module's output that hands (input, cotangent) to a sink.
+    """Identity on a module's output that hands (input, cotangent) to the sink of ``key``, 0-d int64 on the CPU.
 
     ``anchor`` is a scalar leaf under every tap: asking autograd for its gradient runs exactly the part of the backward
     pass that reaches the taps, whichever weights are frozen.
     """
 
     @staticmethod
-    def forward(ctx: Any, out: Tensor, x: Tensor, anchor: Tensor, sink: Sink) -> Tensor:
+    @no_type_check  # a compiler follows these three: it would follow a check of types too
+    def forward(ctx: Any, out: Tensor, x: Tensor, anchor: Tensor, key: Tensor) -> Tensor:
         """Keep the input for ``backward``."""
-        ctx.save_for_backward(x, anchor)
-        ctx.sink = sink
+        ctx.save_for_backward(x, anchor, key)
         return out.view_as(out)
 
     @staticmethod
+    @no_type_check
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, Tensor, None]:
         """Hand (input, cotangent) on; the anchor's gradient is 0."""
-        x, anchor = ctx.saved_tensors
-        ctx.sink(x, cotangent)
+        x, anchor, key = ctx.saved_tensors
+        if torch.compiler.is_compiling():
+            return cotangent, None, torch.ops.pcr_run.receive(x, cotangent, key, anchor), None
+        _SINKS[int(key)](x, cotangent, False)
         return cotangent, None, torch.zeros_like(anchor), None
 
 
@@ -79,10 +106,25 @@ def row_preserving(
     return {path: module for path, module in modules.items() if [s[:-1] for s in shapes[path]] == [(2, 3)]}
 
 
-def tap(module: nn.Module, anchor: Tensor, sink: Sink) -> torch.utils.hooks.RemovableHandle:
-    """Hang a tap under ``module``; it acts only where gradients are recorded."""
+@contextmanager
+def tap(module: nn.Module, anchor: Tensor, sink: Sink) -> Iterator[None]:
+    """Hang a tap under ``module`` while entered; it acts only where gradients are recorded."""
+    key = next(_KEYS)
+    _SINKS[key] = sink
+    module.tap_key, module.tap_anchor = torch.tensor(key), anchor
+    handle = module.register_forward_hook(_hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+        del module.tap_key, module.tap_anchor, _SINKS[key]
 
-    def hook(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
-        return Tap.apply(out, args[0], anchor, sink) if torch.is_grad_enabled() else None
 
-    return module.register_forward_hook(hook)
+@no_type_check
+def _hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
+    if not torch.is_grad_enabled():
+        return None
+    x = args[0]
+    if torch.compiler.is_compiling():  # one cast for the product and the taps, and half to keep
+        x = x.to(out.dtype)
+    return Tap.apply(out, x, module.tap_anchor, module.tap_key)

@@ -92,7 +92,7 @@ class TwoGradients:
     def __enter__(self) -> TwoGradients:
         self._entered = ExitStack()
         for path, module in self._tapped.items():
-            self._entered.callback(tap(module, self._anchor, self._receive(path)).remove)
+            self._entered.enter_context(tap(module, self._anchor, self._receive(path)))
         for parameter in self._by_tap:  # their gradients are made by taps
             parameter.requires_grad_(False)
             self._entered.callback(parameter.requires_grad_, True)
@@ -174,9 +174,9 @@ class TwoGradients:
         module = self._tapped[path]
         transposed = not isinstance(module, nn.Linear)  # Conv1D keeps [in, out]
 
-        def sink(x: Tensor, cotangent: Tensor) -> None:
+        def sink(x: Tensor, cotangent: Tensor, lent: bool) -> None:
             if self._pass is _Pass.FIRST:
-                self._waiting[path] = cotangent
+                self._waiting[path] = cotangent.clone() if lent else cotangent
                 return
             layout = self._layout or Ragged((x.shape[1],) * len(x), x.device)
             if self._pass is _Pass.ALONE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,15 @@ from transformers import PreTrainedModel
 
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.gradients import Cotangents, TwoGradients, cuttable, select, tappable
-from pcr_run.learner import objective
+from pcr_run.gradients.cut import outermost
+from pcr_run.learner import objective, trial
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import Products, layer_rows, summary
 from pcr_run.learner.rounding import Survival
 from pcr_run.learner.schedule import schedule
 from pcr_run.model import packing
+from pcr_run.model.compile import compiled
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import disable_dropout, freeze, sampled_logprobs, split
 from pcr_run.model.precision import cast_once, store
@@ -64,6 +66,7 @@ class Learner:
         self.reference = self._frozen() if learner.beta > 0 or self.tracked else None
         with self._reference_here(), self._autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
+        self.compiled = self._compiled()
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
         self.optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -105,9 +108,17 @@ class Learner:
             )
         return layers
 
+    def _compiled(self) -> AbstractContextManager[object]:
+        """A context in which the layers of policy and reference are compiled, where that is wanted and works."""
+        if not (self.cfg.compile is True or (self.cfg.compile == "auto" and self.model.device.type == "cuda")):
+            return nullcontext()
+        layers = [*outermost(self.model), *(outermost(self.reference) if self.reference is not None else ())]
+        make = partial(self._two, self.tracked, unit="response")
+        return compiled(layers, lambda: trial.gradients(self.model, self.policy, lambda n: make(n, n), self._autocast))
+
     def update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl."""
-        with self._reference_here():
+        with self._reference_here(), self.compiled:
             return self._update(batch, step)
 
     def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -165,23 +176,12 @@ class Learner:
 
     def _step(self, minibatch: Minibatch, step: int, index: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step: gradients, resolver, clip, AdamW."""
-        cfg, beta = self.cfg, self.cfg.beta
+        beta = self.cfg.beta
         measuring = bool(self.measured) and step % self.measure.every == 0
         names = self.tracked if measuring else self.acting
         sums = Sums(minibatch.ids.device)
         self.optimizer.zero_grad(set_to_none=True)
-        two = TwoGradients(
-            self.model,
-            names,
-            rows=len(minibatch.ids),
-            group=minibatch.group,
-            unit=self.measure.unit,
-            microbatch=cfg.microbatch,
-            tapped={path: m for path, m in self.tapped.items() if f"{path}.weight" in set(names)},
-            layers=self.layers,
-            recompute=cfg.gradient_checkpointing,
-            context=self._autocast,
-        )
+        two = self._two(names, len(minibatch.ids), minibatch.group, self.measure.unit)
         with self._autocast(), two, cast_once(self.model):
             together = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
             for part in self._dealt(minibatch.lengths, minibatch.informative, together, two.max_microbatch):
@@ -209,6 +209,20 @@ class Learner:
         if (self.measured, granularity) != (acting, self.granularity):
             groups = layer_rows(two.names, resolution, products, self.measured, granularity)
         return metrics, [{"step": step, "update": index, **row} for row in groups]
+
+    def _two(self, names: list[str], rows: int, group: int, unit: str) -> TwoGradients:
+        return TwoGradients(
+            self.model,
+            names,
+            rows=rows,
+            group=group,
+            unit=unit,
+            microbatch=self.cfg.microbatch,
+            tapped={path: m for path, m in self.tapped.items() if f"{path}.weight" in set(names)},
+            layers=self.layers,
+            recompute=self.cfg.gradient_checkpointing,
+            context=self._autocast,
+        )
 
     def _features(self, tokens: Tokens) -> Float[Tensor, "tokens width"]:
         with self._autocast():

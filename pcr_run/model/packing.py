@@ -140,8 +140,12 @@ def _register(base: str, windows: Windows) -> str:
 
 
 def _dispatch(base: Callable[..., Any], windows: Windows) -> Callable[..., Any]:
-    """Packed attention where the mask is ``Borders``, ``base`` elsewhere."""
+    """Packed attention where the mask is ``Borders``, ``base`` elsewhere.
 
+    A compiled layer is cut here: compiled with its borders, it would be compiled again for each set of lengths.
+    """
+
+    @torch.compiler.disable
     def attention(
         module: torch.nn.Module,
         query: Tensor,

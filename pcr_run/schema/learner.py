@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pcr_run.right import ABOVE_0_TO_1, COUNT, MOMENTS, POSITIVE, SHARE, at_least, between, doc
+from pcr_run.right import ABOVE_0_TO_1, COUNT, MOMENTS, POSITIVE, SHARE, Right, at_least, between, doc
 
 MODULES = ("mlp", "attention", "all")
 GRANULARITIES = ("layer", "tensor", "global")
@@ -88,6 +88,12 @@ class LearnerConfig:
         "`auto`: twin where the model can be cut at its layers",
         "auto",
         ("auto", "portable", "twin"),
+    )
+    compile: bool | str = doc(
+        "compile the policy's and the reference's layers for updates, so that element-wise kernels are fused; "
+        "`auto`: on CUDA. Where that fails they run as they stand, and the log says why",
+        "auto",
+        Right(lambda value: value in ("auto", True, False), "auto, true or false"),
     )
     gradient_checkpointing: bool = doc("recompute activations", False)
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
