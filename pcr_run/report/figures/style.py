@@ -26,6 +26,7 @@ RC: dict[Any, Any] = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6,
     "axes.formatter.useoffset": False,
+    "figure.constrained_layout.w_pad": 0.08,
     "lines.linewidth": 1.5,
     "lines.markersize": 5,
     "legend.frameon": False,
