@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from pcr_run.right import COUNT, at_least, between, doc, matching
 from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
 from pcr_run.schema.questions import ModelConfig, TaskConfig
-from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, TrackerConfig, WandbConfig
+from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, HarnessConfig, TrackerConfig, WandbConfig
 from pcr_run.schema.reward import RewardConfig, SandboxConfig
 from pcr_run.schema.rollout import RolloutConfig
 
@@ -19,6 +19,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "EvaluationConfig",
+    "HarnessConfig",
     "LearnerConfig",
     "MeasureConfig",
     "ModelConfig",
