@@ -59,6 +59,8 @@ class Cell:
 class CellsLauncher(Launcher):
     """Runs the cells of a sweep, then writes and prints its summary."""
 
+    module = "pcr_run.cli"  # the command that each cell is
+
     def __init__(self, parallel: int | None, gpus: Sequence[Any]) -> None:
         if parallel is not None and parallel < 1:
             raise ConfigError("hydra.launcher.parallel", f"{parallel} is out of range; right is a number of at least 1")
@@ -72,29 +74,46 @@ class CellsLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the cells; ends the process with exit code 1 or 2 when some failed."""
         from pcr_run.records import result
-        from pcr_run.report import summary
 
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
         if cells[0].cfg.dry_run:
-            from pcr_run.configuration import dry_run
-
-            dry_run.show(cells[0].cfg, cells[0].directory, asks=False)
-            dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
+            self._show([(cell.cfg, cell.directory) for cell in cells])
             return [_returned(cell, None) for cell in cells]
         codes = {}
         try:
             for cell, code in self._run(cells):
                 codes[cell.directory] = code
         finally:
-            summary.show(self.sweep)
+            self._conclude(cells)
         if any(codes.values()):
             sys.exit(2 if set(codes.values()) == {2} else 1)
         return [_returned(cell, result.read(cell.directory)) for cell in cells]
 
+    def _check(self, cfg: Config) -> None:
+        from pcr_run.configuration.check import check
+
+        check(cfg)
+
+    def _done(self, cell: Cell) -> bool:
+        from pcr_run.records import result
+
+        return result.read(cell.directory).get("status") == "complete"
+
+    def _show(self, cells: Sequence[tuple[Config, Path]]) -> None:
+        from pcr_run.configuration import dry_run
+
+        dry_run.show(*cells[0], asks=False)
+        dry_run.matrix(cells)
+
+    def _conclude(self, cells: Sequence[Cell]) -> None:
+        from pcr_run.report import summary
+
+        summary.show(self.sweep)
+
     def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""
-        from pcr_run.configuration.check import check, check_directory, check_rule, writable
+        from pcr_run.configuration.check import check_directory, check_rule, writable
         from pcr_run.configuration.compose import to_config
 
         cells: dict[Path, Cell] = {}
@@ -102,7 +121,7 @@ class CellsLauncher(Launcher):
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             try:
                 cfg = to_config(composed)
-                check(cfg)
+                self._check(cfg)
                 directory = self.sweep / str(composed.hydra.sweep.subdir)
                 check_directory(cfg, directory)
                 if not cfg.dry_run:
@@ -116,9 +135,7 @@ class CellsLauncher(Launcher):
 
     def _run(self, cells: list[Cell]) -> Iterator[tuple[Cell, int]]:
         """Run what is not complete, ``parallel`` at a time; yields (cell, exit code) as they end."""
-        from pcr_run.records import result
-
-        todo = [cell for cell in cells if result.read(cell.directory).get("status") != "complete"]
+        todo = [cell for cell in cells if not self._done(cell)]
         print(f"sweep of {len(cells)} cells, {len(cells) - len(todo)} already complete: {self.sweep}", flush=True)
         slots = deque(self.gpus[i % len(self.gpus)] if self.gpus else None for i in range(self.parallel))
         waiting, running = deque(todo), dict[subprocess.Popen[bytes], tuple[Cell, str | None, float]]()
@@ -142,7 +159,7 @@ class CellsLauncher(Launcher):
     def _start(self, cell: Cell, gpu: str | None) -> subprocess.Popen[bytes]:
         """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write ``console.log``."""
         hydra = self.config.hydra
-        command = [sys.executable, "-P", "-m", "pcr_run.cli", "--config-name", hydra.job.config_name]
+        command = [sys.executable, "-P", "-m", self.module, "--config-name", hydra.job.config_name]
         for source in hydra.runtime.config_sources:
             if source.provider == "command-line":
                 command += ["--config-dir", source.path]

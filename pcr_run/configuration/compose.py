@@ -31,6 +31,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("eval_name", eval_name, replace=True)
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -116,6 +117,16 @@ def run_name(*, _root_: DictConfig) -> str:
         if key not in ("task", "resolver", "seed"):
             rest.append(f"{re.split(r'[./@]', key)[-1]}{value.rsplit('/', 1)[-1]}")
     readable = re.sub(r"[^\w.-]+", "-", "-".join(first + rest))[:80].rstrip("-")
+    return f"{readable}-{fingerprint(config)}"
+
+
+def eval_name(*, _root_: DictConfig) -> str:
+    """The directory of an evaluation: names the model, the same for the same configuration."""
+    config: Any = OmegaConf.to_container(_without_hydra(_root_), resolve=True)
+    parts = str(config["model"]["path"] or config["model"]["builtin"]).split("/")
+    named = [part for part in parts if part and part not in ("final", "checkpoints")]
+    shown = named[-2:] if re.fullmatch(r"step-\d+", named[-1]) else named[-1:]
+    readable = re.sub(r"[^\w.-]+", "-", "-".join(["eval", *shown]))[:80]
     return f"{readable}-{fingerprint(config)}"
 
 

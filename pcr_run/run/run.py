@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from pcr_run import model
-from pcr_run.errors import ConfigError, Interrupted
+from pcr_run.errors import Interrupted
 from pcr_run.evaluation import Cache, difference
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
@@ -38,7 +38,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
     if before.get("status") == "complete":
         show(before, directory)
         return before
-    device = pick_device(cfg)
+    device = environment.pick_device(cfg)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
@@ -155,15 +155,3 @@ def head(cfg: Config) -> dict[str, Any]:
         "scale": cfg.scale,
         "model": cfg.model.path or cfg.model.builtin,
     }
-
-
-def pick_device(cfg: Config) -> torch.device:
-    """The configured device; ConfigError where it does not exist."""
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=cfg.device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            "device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one"
-        ) from error
