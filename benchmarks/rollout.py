@@ -37,7 +37,7 @@ from pcr_run.model.chat import Chat
 from pcr_run.rollout import end_ids
 from pcr_run.rollout.hf import HFWorker
 from pcr_run.rollout.vllm import VLLMWorker
-from pcr_run.run.run import pick_device
+from pcr_run.run.environment import pick_device
 from pcr_run.seeds import derive
 
 BARE = """

@@ -61,6 +61,8 @@ class Cell:
 class CellsLauncher(Launcher):
     """Runs the cells of a sweep, then writes and prints its summary and makes its report."""
 
+    module = "pcr_run.cli"  # the command that each cell is
+
     def __init__(self, parallel: int | None, gpus: Sequence[Any]) -> None:
         if parallel is not None and parallel < 1:
             raise ConfigError("hydra.launcher.parallel", f"{parallel} is out of range; right is a number of at least 1")
@@ -77,14 +79,9 @@ class CellsLauncher(Launcher):
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
         if cells[0].cfg.dry_run:
-            from pcr_run.configuration import costs, dry_run
-
-            dry_run.show(cells[0].cfg, cells[0].directory, asks=False)
-            dry_run.matrix([(cell.cfg, cell.directory) for cell in cells])
-            dry_run.table("cost", costs.costs([cell.cfg for cell in cells], max(1, self.parallel)))
+            self._show([(cell.cfg, cell.directory) for cell in cells])
             return [_returned(cell, None) for cell in cells]
         from pcr_run.records import result
-        from pcr_run.report import build, summary
 
         self._declare(cells)
         codes = {}
@@ -92,9 +89,8 @@ class CellsLauncher(Launcher):
             for cell, code in self._run(cells):
                 codes[cell.directory] = code
         finally:
-            summary.show(self.sweep)
-        if cells[0].cfg.tracker.report:
-            build.softly(self.sweep)
+            self._conclude(cells)
+        self._report(cells)
         if any(codes.values()):
             sys.exit(2 if set(codes.values()) == {2} else 1)
         return [_returned(cell, result.read(cell.directory)) for cell in cells]
@@ -110,9 +106,37 @@ class CellsLauncher(Launcher):
             begun = any((cell.directory / "config.yaml").exists() for cell in cells)
             experiments.write(self.sweep, self.config.experiments, names, self.config.scale, begun)
 
+    def _check(self, cfg: Config) -> None:
+        from pcr_run.configuration.check import check
+
+        check(cfg)
+
+    def _done(self, cell: Cell) -> bool:
+        from pcr_run.records import result
+
+        return result.read(cell.directory).get("status") == "complete"
+
+    def _show(self, cells: Sequence[tuple[Config, Path]]) -> None:
+        from pcr_run.configuration import costs, dry_run
+
+        dry_run.show(*cells[0], asks=False)
+        dry_run.matrix(cells)
+        dry_run.table("cost", costs.costs([cfg for cfg, _ in cells], self.parallel))
+
+    def _conclude(self, cells: Sequence[Cell]) -> None:
+        from pcr_run.report import summary
+
+        summary.show(self.sweep)
+
+    def _report(self, cells: Sequence[Cell]) -> None:
+        if cells[0].cfg.tracker.report:
+            from pcr_run.report import build
+
+            build.softly(self.sweep)
+
     def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""
-        from pcr_run.configuration.check import check, check_directory, check_rule, writable
+        from pcr_run.configuration.check import check_directory, check_rule, writable
         from pcr_run.configuration.compose import to_config
 
         cells: dict[Path, Cell] = {}
@@ -120,7 +144,7 @@ class CellsLauncher(Launcher):
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             try:
                 cfg = to_config(composed)
-                check(cfg)
+                self._check(cfg)
                 directory = self.sweep / str(composed.hydra.sweep.subdir)
                 check_directory(cfg, directory)
                 if not cfg.dry_run:
@@ -135,9 +159,7 @@ class CellsLauncher(Launcher):
 
     def _run(self, cells: list[Cell]) -> Iterator[tuple[Cell, int]]:
         """Run what is not complete, ``parallel`` at a time; yields (cell, exit code) as they end."""
-        from pcr_run.records import result
-
-        todo = [cell for cell in cells if result.read(cell.directory).get("status") != "complete"]
+        todo = [cell for cell in cells if not self._done(cell)]
         print(f"sweep of {len(cells)} cells, {len(cells) - len(todo)} already complete: {self.sweep}", flush=True)
         slots = deque(self.gpus[i % len(self.gpus)] if self.gpus else None for i in range(self.parallel))
         waiting, running = deque(todo), dict[subprocess.Popen[bytes], tuple[Cell, str | None, float]]()
@@ -163,7 +185,7 @@ class CellsLauncher(Launcher):
         hydra = self.config.hydra
         # An experiment is a list of plain runs: each of its cells can be typed without it.
         name = "config" if self.config.experiments else hydra.job.config_name
-        command = [sys.executable, "-P", "-m", "pcr_run.cli", "--config-name", name]
+        command = [sys.executable, "-P", "-m", self.module, "--config-name", name]
         for source in hydra.runtime.config_sources:
             if source.provider == "command-line":
                 command += ["--config-dir", source.path]

@@ -1,5 +1,7 @@
 """The command ``pcr-run``: compose, check, run one cell; ``-m`` hands a sweep to the launcher ``cells``.
 
+``pcr-eval`` is another ``Program`` of the same kind.
+
 Imports nothing heavy: help, completion and every bad configuration answer without torch.
 """
 
@@ -12,7 +14,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,29 +36,69 @@ from pcr_run.schema import Config
 log = logging.getLogger("pcr_run")
 
 
+@dataclass(frozen=True)
+class Program:
+    """A command: its ``name``, its primary ``config``, and what it does with a typed configuration and a directory.
+
+    ``check`` raises before anything starts; ``show`` prints the dry run; ``run`` does the work; ``goes_on`` says how,
+    after an interruption.
+    """
+
+    name: str
+    config: str
+    check: Callable[[Config], None]
+    show: Callable[[Config, Path], None]
+    run: Callable[[Config, Path], dict[str, Any]]
+    goes_on: str
+
+
 def main() -> int:
-    """Entry point of ``pcr-run``; the exit code is 0, 1 (failed), 2 (bad configuration) or 128 + signal."""
+    """Entry point of ``pcr-run``; for the exit code see ``start``."""
+    return start(Program("pcr-run", "config", check, _show, _train, "from the newest checkpoint"))
+
+
+def _show(cfg: Config, directory: Path) -> None:
+    from pcr_run.configuration.dry_run import show
+
+    show(cfg, directory)
+
+
+def _train(cfg: Config, directory: Path) -> dict[str, Any]:
+    from pcr_run.run.run import run
+
+    outcome = run(cfg, directory)
+    if cfg.tracker.report and HydraConfig.get().mode == RunMode.RUN:
+        from pcr_run.report import build  # takes a second to import
+
+        build.softly(directory)
+    return outcome
+
+
+def start(program: Program) -> int:
+    """Do what the command line says; the exit code is 0, 1 (failed), 2 (bad configuration) or 128 + signal."""
+    say = partial(_say, program.name)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of run.log
     terminal = _Terminal()
-    terminal.setFormatter(logging.Formatter("pcr-run: %(levelname)s: %(message)s"))
+    terminal.setFormatter(logging.Formatter(f"{program.name}: %(levelname)s: %(message)s"))
     terminal.setLevel(logging.WARNING)
     log.handlers = [terminal]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; they are shown below, in one line
     _import_from_config_dir(sys.argv[1:])
     compose.register()
     try:
-        hydra.main(config_path="pkg://pcr_run.conf", config_name="config", version_base="1.3")(job)()
+        main = hydra.main(config_path="pkg://pcr_run.conf", config_name=program.config, version_base="1.3")
+        main(wraps(job)(partial(job, program)))()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        return _say(error if isinstance(error, ConfigError) else compose.explain(error), 2)
+        return say(error if isinstance(error, ConfigError) else compose.explain(error), 2)
     except RunError as error:
-        return _say(error, 1)
+        return say(error, 1)
     except OSError as error:
         where = "hydra.run.dir (of a sweep: hydra.sweep.dir)"
-        return _say(f"{where}: cannot write {error.filename} ({error.strerror}); choose another directory", 2)
+        return say(f"{where}: cannot write {error.filename} ({error.strerror}); choose another directory", 2)
     except KeyboardInterrupt as error:
-        return _say("interrupted", 128 + getattr(error, "signal", signal.SIGINT))
+        return say("interrupted", 128 + getattr(error, "signal", signal.SIGINT))
     return 0
 
 
@@ -64,45 +108,37 @@ class _Terminal(logging.StreamHandler):
     stream = property(lambda self: sys.stderr, lambda self, value: None)
 
 
-def job(composed: DictConfig) -> Any:
+def job(program: Program, composed: DictConfig) -> Any:
     """One run. Ends the process with its exit code, or raises where a sweep of another launcher wants to know."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         cfg = compose.to_config(composed)
-        check(cfg)
+        program.check(cfg)
         check_directory(cfg, directory)
         writable(directory)
         if cfg.dry_run:
-            from pcr_run.configuration.dry_run import show
-
-            show(cfg, directory)
+            program.show(cfg, directory)
             return None
         check_rule(cfg)
         with _alone_in(directory), _logged(directory):
-            outcome = _run(cfg, directory)
-            if cfg.tracker.report and HydraConfig.get().mode == RunMode.RUN:
-                from pcr_run.report import build  # takes a second to import
-
-                build.softly(directory)
-            return outcome
+            return _run(program, cfg, directory)
     except ConfigError as error:
-        _leave(error, 2)
+        _leave(program, error, 2)
     except RunError as error:
-        _leave(error, 1)
+        _leave(program, error, 1)
     except Interrupted as error:
-        sys.exit(_say("interrupted; the same command goes on from the newest checkpoint", 128 + error.signal))
+        message = f"interrupted; the same command goes on {program.goes_on}"
+        sys.exit(_say(program.name, message, 128 + error.signal))
     finally:
         with contextlib.suppress(OSError):  # Hydra made it; keep it only with something inside
             directory.rmdir()
 
 
-def _run(cfg: Config, directory: Path) -> dict[str, Any]:
+def _run(program: Program, cfg: Config, directory: Path) -> dict[str, Any]:
     """The run itself; what ends it early is in ``run.log`` with its traceback, in ``result.json`` with its reason."""
     try:
         result.save_config(directory, cfg)
-        from pcr_run.run.run import run
-
-        return run(cfg, directory)
+        return program.run(cfg, directory)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
         result.mark(directory, cfg, "interrupted", f"signal {number}")
@@ -125,18 +161,18 @@ def _reason(error: Exception, directory: Path) -> str:
     return f"{type(error).__name__}: {error} (traceback in {directory / 'run.log'})"
 
 
-def _leave(error: ConfigError | RunError, code: int) -> NoReturn:
+def _leave(program: Program, error: ConfigError | RunError, code: int) -> NoReturn:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise error
-    sys.exit(_say(error, code))
+    sys.exit(_say(program.name, error, code))
 
 
-def _say(message: object, code: int) -> int:
+def _say(name: str, message: object, code: int) -> int:
     """Show why the command ends, in six lines at most; returns its exit code."""
     lines = [line for line in str(message).splitlines() if line.strip()]
     text = "\n".join(lines[:6])
     text = text if len(text) <= 600 and len(lines) <= 6 else f"{text[:600]} ..."
-    print(f"pcr-run: {'error: ' if code < 128 else ''}{text}", file=sys.stderr)
+    print(f"{name}: {'error: ' if code < 128 else ''}{text}", file=sys.stderr)
     return code
 
 

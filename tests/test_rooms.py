@@ -28,7 +28,10 @@ ROOMS: dict[str, set[str]] = {
     "configuration": {"model", "records", "resolver", "reward"},
     "run": {"evaluation", "learner", "model", "records", "reward", "rollout", "task", "tracker"},
     "cli": {"configuration", "records", "report", "run"},
-    "hydra_plugins": {"configuration", "records", "report"},
+    "eval": {
+        *("cli", "configuration", "evaluation", "model", "records", "report", "reward", "rollout", "run", "task"),
+    },
+    "hydra_plugins": {"configuration", "eval", "records", "report"},
 }
 """Each room and the rooms that it may use, from the ground up."""
 

@@ -42,6 +42,7 @@ COMMAND = [
     "checkpoint.every=1",
     "rollout.max_new_tokens=12",
     "learner.lr=1e-3",
+    "evaluation.cache=false",
     "reward=model",  # a random one: unlike a verifier it finds something to learn from in noise
     "tracker.wandb.mode=disabled",
     "tracker.report=false",

@@ -32,6 +32,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("cell_name", cell_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("eval_name", eval_name, replace=True)
 
 
 def to_config(composed: DictConfig) -> Config:
@@ -128,6 +129,16 @@ def cell_name(*, _root_: DictConfig) -> str:
     base = str(model["path"] or model["builtin"]).rstrip("/").rsplit("/", 1)[-1]
     parts = [base, config["task"]["name"], resolver["name"] + alpha, f"seed{config['seed']}", fingerprint(config)]
     return re.sub(r"[^\w.-]+", "-", "-".join(parts))
+
+
+def eval_name(*, _root_: DictConfig) -> str:
+    """The directory of an evaluation: names the model, the same for the same configuration."""
+    config: Any = OmegaConf.to_container(_without_hydra(_root_), resolve=True)
+    parts = str(config["model"]["path"] or config["model"]["builtin"]).split("/")
+    named = [part for part in parts if part and part not in ("final", "checkpoints")]
+    shown = named[-2:] if re.fullmatch(r"step-\d+", named[-1]) else named[-1:]
+    readable = re.sub(r"[^\w.-]+", "-", "-".join(["eval", *shown]))[:80]
+    return f"{readable}-{fingerprint(config)}"
 
 
 def sweep_name(*, _root_: DictConfig) -> str:

@@ -1,10 +1,11 @@
-"""Pass@1 with its standard error, and perplexity of held-out text."""
+"""What is measured of a policy: scores of its answers with their standard errors, and perplexity of held-out text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pcr_run.data import Completion, Item, Reward, RolloutWorker, Sampling
+from pcr_run.evaluation.piece import Piece, digest, record
 from pcr_run.evaluation.scores import scores
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import sampled_logprobs, split
@@ -26,7 +28,8 @@ class Questions:
     """Held-out questions of one task with their prompts as token ids, and what judges the answers.
 
     ``n``: samples of each (None: the evaluator's); ``votes``: answers can be compared, so that a majority means
-    something; ``unjudged``: why, by id, for questions that nothing can judge and that are counted as wrong or left out.
+    something; ``unjudged``: why, by id, for questions that nothing can judge and that are counted as wrong or left out;
+    ``also``: another name under which the result stands.
     """
 
     task: str
@@ -36,14 +39,21 @@ class Questions:
     n: int | None = None
     votes: bool = False
     unjudged: Mapping[str, str] = field(default_factory=dict)
+    also: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells whether two scores are of the same questions, whatever the model's tokenizer."""
+        return digest([[item.id, item.prompt, repr(item.reference), item.unjudged] for item in self.items])
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Measures a policy on several tasks and on text.
+    """Measures a policy on several tasks, on text, and by tasks of lm-eval.
 
     ``n`` samples per question; the same ``seed`` at every call, so that two evaluations of one run share their sampling
     noise as far as the policies agree. ``text``: documents as token ids [T]. ``limits``: when verdicts stop the run.
+    ``harness``: gives the pieces that lm-eval measures.
     """
 
     tasks: Sequence[Questions]
@@ -52,34 +62,71 @@ class Evaluator:
     sampling: Sampling
     seed: int
     limits: RewardConfig
+    harness: Callable[[PreTrainedModel], list[Piece]] | None = None
 
     def __call__(
         self, worker: RolloutWorker, model: PreTrainedModel, decode: Callable[[Sequence[int]], str]
     ) -> dict[str, Any]:
-        """``{"tasks": {name: score}, "perplexity": float}``; for the fields of a score see ``scores``."""
-        out: dict[str, Any] = {"tasks": {}}
-        for questions in self.tasks:
-            n = questions.n or self.n
-            seed = derive(self.seed, "evaluation", questions.task)
-            completions: dict[int, list[Completion]] = {}
-            for part in worker.generate(questions.prompts, n, self.sampling, seed):
-                completions |= part
-            items = [item for item in questions.items for _ in range(n)]
-            sampled = [completion for _, group in sorted(completions.items()) for completion in group]
-            texts = [decode(completion.token_ids) for completion in sampled]
-            judged = questions.verifier(items, texts)
-            stop_on_failures(self.limits, judged)
-            votes = [score.answer for score in judged] if questions.votes else None
-            out["tasks"][questions.task] = {
-                **scores([score.verdict == "correct" for score in judged], votes, n),
-                "temperature": self.sampling.temperature,
-                "truncated": sum(completion.finish == "length" for completion in sampled) / len(sampled),
-                "unclosed_thoughts": sum(score.thinking for score in judged) / len(judged),
-                "ungradable": dict(questions.unjudged),
-            }
+        """All pieces, measured now; for the fields see ``record``, ``scores`` and ``Harness.measure``."""
+        return record((piece, piece.measure(worker)) for piece in self.pieces(model, decode))
+
+    def pieces(self, model: PreTrainedModel, decode: Callable[[Sequence[int]], str]) -> list[Piece]:
+        """What there is to measure, one by one: what is sampled comes first."""
+        pieces = [
+            Piece(
+                "tasks",
+                (questions.also, questions.task) if questions.also else (questions.task,),
+                partial(self._identity, questions),
+                partial(self._score, questions, decode),
+                sampled=True,
+            )
+            for questions in self.tasks
+        ]
         if self.text:
-            out["perplexity"] = perplexity(model, self.text)
-        return out
+            pieces.append(Piece("perplexity", (), self._text, lambda _: perplexity(model, self.text)))
+        return pieces + (self.harness(model) if self.harness else [])
+
+    def _identity(self, questions: Questions) -> dict[str, Any]:
+        """What decides a score besides policy, worker and judge."""
+        return {
+            "questions": questions.digest,
+            "prompts": digest([list(prompt) for prompt in questions.prompts]),
+            "unjudged": dict(questions.unjudged),
+            "votes": questions.votes,
+            "n": questions.n or self.n,
+            "sampling": asdict(self.sampling),
+            "seed": self._seed(questions),
+            "limits": [self.limits.max_failed, self.limits.max_unparsed],
+        }
+
+    def _text(self) -> dict[str, Any]:
+        return {"text": digest([document.tolist() for document in self.text])}
+
+    def _seed(self, questions: Questions) -> int:
+        return derive(self.seed, "evaluation", questions.task)
+
+    def _score(
+        self, questions: Questions, decode: Callable[[Sequence[int]], str], worker: RolloutWorker | None
+    ) -> dict[str, Any]:
+        """For the fields see ``scores``."""
+        assert worker is not None
+        n = questions.n or self.n
+        completions: dict[int, list[Completion]] = {}
+        for part in worker.generate(questions.prompts, n, self.sampling, self._seed(questions)):
+            completions |= part
+        items = [item for item in questions.items for _ in range(n)]
+        sampled = [completion for _, group in sorted(completions.items()) for completion in group]
+        judged = questions.verifier(items, [decode(completion.token_ids) for completion in sampled])
+        stop_on_failures(self.limits, judged)
+        votes = [score.answer for score in judged] if questions.votes else None
+        return {
+            **scores([score.verdict == "correct" for score in judged], votes, n),
+            "temperature": self.sampling.temperature,
+            "truncated": sum(completion.finish == "length" for completion in sampled) / len(sampled),
+            "unclosed_thoughts": sum(score.thinking for score in judged) / len(judged),
+            "ungradable": dict(questions.unjudged),
+            "items": questions.digest[:16],
+        }
 
 
 def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:

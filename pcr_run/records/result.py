@@ -39,12 +39,12 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def write(directory: Path, result: dict[str, Any]) -> None:
     """Write it whole or not at all."""
-    _replace(directory / "result.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
+    replace(directory / "result.json", json.dumps(finite(result), indent=2, allow_nan=False) + "\n")
 
 
 def save_config(directory: Path, cfg: Config) -> None:
     """Write the resolved configuration: from here on the directory belongs to it."""
-    _replace(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(cfg))))
+    replace(directory / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(cfg))))
 
 
 def mark(directory: Path, cfg: Config, status: str, reason: str) -> None:
@@ -54,7 +54,8 @@ def mark(directory: Path, cfg: Config, status: str, reason: str) -> None:
         write(directory, {**who, **read(directory), "status": status, "reason": reason})
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

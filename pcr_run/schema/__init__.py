@@ -11,7 +11,7 @@ from pcr_run.right import COUNT, at_least, between, doc, matching
 from pcr_run.schema.experiment import ClaimConfig, ExperimentConfig, ThroughputConfig
 from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
 from pcr_run.schema.questions import ModelConfig, TaskConfig
-from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, TrackerConfig, WandbConfig
+from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, HarnessConfig, TrackerConfig, WandbConfig
 from pcr_run.schema.reward import RewardConfig, SandboxConfig
 from pcr_run.schema.rollout import RolloutConfig
 
@@ -22,6 +22,7 @@ __all__ = [
     "Config",
     "EvaluationConfig",
     "ExperimentConfig",
+    "HarnessConfig",
     "LearnerConfig",
     "MeasureConfig",
     "ModelConfig",

@@ -10,8 +10,21 @@ from pcr_run.schema.questions import TaskConfig
 
 
 @dataclass
+class HarnessConfig:
+    """Tasks of lm-evaluation-harness, on the model in memory."""
+
+    tasks: list[str] = doc("its names of tasks or groups, e.g. `[wikitext,mmlu]`; needs `pcr-run[lm-eval]`", [])
+    num_fewshot: int | None = doc("solved examples before each question; null = as the task says", None, at_least(0))
+    limit: int | None = doc("the first so many questions of each task; null = all", None, COUNT)
+    batch_size: int = doc("rows of one forward pass", 8, COUNT)
+    max_length: int | None = doc("longest row, tokens; null = as the model says", None, COUNT)
+    apply_chat_template: bool = doc("ask through the chat template", False)
+    include_path: str | None = doc("directory with further tasks, YAML files of lm-eval", None)
+
+
+@dataclass
 class EvaluationConfig:
-    """Pass@1 and retention, before, during and after (`evaluation=default|none`)."""
+    """Pass@1 and retention, before, during and after (`evaluation=default|paper|none`)."""
 
     every: int = doc("steps between evaluations; 0 = only before and after", 0, at_least(0))
     n: int = doc("samples per question; 0 = no evaluation", 4, at_least(0))
@@ -21,6 +34,10 @@ class EvaluationConfig:
     questions: int | None = doc("use the first so many held-out questions; null = all", None, COUNT)
     tasks: dict[str, TaskConfig] = doc("tasks measured beside the trained one (retention)", {})
     text: dict[str, Any] = doc("held-out text for perplexity: `source` and its options; empty = none", {})
+    harness: HarnessConfig = field(default_factory=HarnessConfig, metadata={"doc": "tasks of lm-eval"})
+    cache: bool = doc(
+        "measure the same weights once: before training, and in `pcr-eval`, look for earlier results", True
+    )
 
 
 @dataclass
