@@ -20,6 +20,7 @@ from pcr_run.learner import objective
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import Products, layer_rows, summary
+from pcr_run.learner.optimizer import OPTIMIZERS
 from pcr_run.learner.rounding import Survival
 from pcr_run.learner.schedule import schedule
 from pcr_run.model import packing
@@ -65,13 +66,7 @@ class Learner:
         with self._reference_here(), self._autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
-        self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=learner.lr,
-            betas=(learner.betas[0], learner.betas[1]),
-            weight_decay=learner.weight_decay,
-            fused=True,
-        )
+        self.optimizer = OPTIMIZERS[learner.optimizer]([p for p in model.parameters() if p.requires_grad], learner)
         updates = steps * learner.epochs * learner.minibatches
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
         self.survival = Survival(model)

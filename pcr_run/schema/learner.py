@@ -47,7 +47,8 @@ class MeasureConfig:
 class LearnerConfig:
     """Objective and optimizer (`learner=default`)."""
 
-    lr: float = doc("AdamW learning rate", 1e-4, between(0, 1))
+    lr: float = doc("learning rate", 1e-4, between(0, 1))
+    optimizer: str = doc("`adamw`, or `adamw8bit`: moments in 8 bits", "adamw", "pcr_run.learner.optimizer:OPTIMIZERS")
     weight_decay: float = doc("decoupled weight decay", 0.01, at_least(0))
     betas: list[float] = doc("AdamW moments", [0.9, 0.999], MOMENTS)
     schedule: str = doc("`constant`, `linear` or `cosine` decay to 0", "constant", "pcr_run.learner.schedule:SCHEDULES")
