@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pcr_run.configuration import layouts
-from pcr_run.configuration.memory import memory, on_gpu, on_host, parts
+from pcr_run.configuration.memory import MLP, adapter_weights, memory, on_gpu, on_host, parts
 from pcr_run.gradients.groups import select
 from pcr_run.learner.learner import Learner
-from pcr_run.model.card import Card
+from pcr_run.model import lora
+from pcr_run.model.card import Card, read
 from pcr_run.model.known import SHAPES
 from pcr_run.model.recipe import ARCHITECTURE
-from pcr_run.schema import Config, LearnerConfig, ResolverConfig, RolloutConfig
+from pcr_run.schema import Config, LearnerConfig, LoraConfig, ModelConfig, ResolverConfig, RolloutConfig
 
 
 def sizes(cfg: Config, card: Card) -> dict[str, float]:
@@ -81,6 +84,22 @@ def test_the_shapes_of_the_papers_models_add_up(hub_id: str) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(Qwen2Config(**shape))
     assert model.num_parameters() == parameters
+
+
+@pytest.mark.parametrize("targets", [["all-linear"], ["up_proj", "q_proj"]])
+def test_an_adapter_is_counted_as_it_is(targets: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    policy = AutoModelForCausalLM.from_config(Qwen2Config(**ARCHITECTURE), dtype=torch.float32)
+    policy.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    cfg = Config(rollout=RolloutConfig(name="hf"), resolver=ResolverConfig(name="pcr"))
+    cfg.learner.lora = LoraConfig(r=4, targets=targets)
+    about = read(ModelConfig(path=str(tmp_path)))
+    lora.attach(policy, cfg.learner.lora, seed=0)
+    trained = {name: p.numel() for name, p in policy.named_parameters() if p.requires_grad}
+    assert adapter_weights(cfg, about) == sum(trained.values())
+    assert adapter_weights(cfg, about, MLP) == sum(size for name, size in trained.items() if ".mlp." in name)
+    assert not {"reference"} & {part.what for part in parts(cfg, about, 1)}
 
 
 def test_a_table_of_layouts_is_that_of_the_dry_run() -> None:

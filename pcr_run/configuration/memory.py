@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pcr_run.configuration.check.batch import measures
@@ -17,6 +17,8 @@ OPTIMIZERS: dict[str, tuple[Callable[[int], float], str]] = {
     "adamw8bit": (lambda own: 2 * (1 + 4 / 256), "two moments of 8 bits, a float32 scale for each 256"),
 }
 """Bytes a trained weight that an optimizer keeps, by the weight's own, and of what."""
+
+MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,17 @@ def parts(cfg: Config, card: Card, ranks: int) -> list[Part] | None:
     wide = max(4, own)  # sums of gradients
     embeddings = (card.vocabulary or 0) * d
     of = "" if ranks == 1 else f", 1/{ranks} of it"
-    trained, held = N, own
+    adapter = learner.lora.r is not None
+    trained, held = (adapter_weights(cfg, card), wide) if adapter else (N, own)
     state, kept = OPTIMIZERS[learner.optimizer]
     found = [
         Part("weights", N * own / ranks, f"{N:,} x {own} bytes{of}", host=True),
-        Part("gradients", trained * held / ranks, f"one copy{of}", host=True),
+        Part("gradients", trained * held / ranks, f"of {trained:,} trained weights{of}", host=True),
         Part("optimizer", trained * state(held) / ranks, f"{learner.optimizer}: {kept}{of}", host=True),
     ]
-    if learner.beta > 0 or measures(cfg):
+    if adapter:
+        found.insert(1, Part("adapter", trained * held / ranks, f"rank {learner.lora.r}, {held} bytes{of}", host=True))
+    elif learner.beta > 0 or measures(cfg):
         waits = "; waits on the CPU between updates" if learner.reference_device else ""
         copy = N * computed + embeddings * (own - computed)
         found.append(Part("reference", copy / ranks, f"{computed} bytes a weight{of}{waits}", host=True))
@@ -61,7 +66,7 @@ def parts(cfg: Config, card: Card, ranks: int) -> list[Part] | None:
     elif learner.autocast and own > computed:
         found.append(Part("weights in bfloat16", N * computed, "while an update is computed"))
     if measures(cfg) and card.feed_forward:
-        mlp = 3 * d * card.feed_forward * L * wide / ranks
+        mlp = (adapter_weights(cfg, card, MLP) if adapter else 3 * d * card.feed_forward * L) * wide / ranks
         cut = learner.tokens is not None or learner.microbatch % cfg.rollout.group != 0
         found.append(Part("g_sta", mlp, f"a copy of the MLP gradients{of}"))
         if cut:
@@ -69,6 +74,17 @@ def parts(cfg: Config, card: Card, ranks: int) -> list[Part] | None:
     found.append(Part("activations", *_activations(cfg, d, card.feed_forward or 4 * d, L, own, computed)))
     found.append(Part("logits", 4 * LOGITS * 4, "blocks of 128 MiB"))
     return found
+
+
+def adapter_weights(cfg: Config, card: Card, among: Sequence[str] = ()) -> int:
+    """Entries of the matrices of ``learner.lora``, of targets ``among`` some only; of unknown ones as of MLP layers."""
+    d, feed_forward = card.hidden or 0, card.feed_forward or 4 * (card.hidden or 0)
+    queries, keys = card.queries or d, card.keys or d
+    sides = {"q_proj": d + queries, "k_proj": d + keys, "v_proj": d + keys, "o_proj": queries + d}
+    sides |= dict.fromkeys(MLP, d + feed_forward)
+    targets = list(sides) if cfg.learner.lora.targets == ["all-linear"] else cfg.learner.lora.targets
+    chosen = [sides.get(name, d + feed_forward) for name in targets if not among or name in among]
+    return (cfg.learner.lora.r or 0) * sum(chosen) * (card.layers or 0)
 
 
 def on_gpu(found: list[Part], offload: bool = False) -> float:

@@ -56,10 +56,10 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         result.write(directory, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
-            parts.learner.model.load_state_dict(saved["model"])
+            checkpoint.load_weights(parts.learner.model, saved["model"])
             parts.learner.load_state_dict(saved["learner"])
             checkpoint.restore_random_state(saved["random"])
-        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings)
+        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
         rehearse(*final)
         check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
@@ -74,7 +74,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
     """From ``step`` steps done to ``cfg.steps``."""
 
     def save() -> None:
-        state = {"model": parts.learner.model.state_dict(), "learner": parts.learner.state_dict()}
+        state = {"model": checkpoint.weights(parts.learner.model), "learner": parts.learner.state_dict()}
         with deferred():
             checkpoint.save(directory / "checkpoints", step, state, cfg.checkpoint.keep)
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from pcr_run.right import COUNT, at_least, between, doc, matching
 from pcr_run.schema.launch import LaunchConfig
-from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.schema.learner import LearnerConfig, LoraConfig, MeasureConfig, ResolverConfig
 from pcr_run.schema.questions import ModelConfig, TaskConfig
 from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, TrackerConfig, WandbConfig
 from pcr_run.schema.reward import RewardConfig, SandboxConfig
@@ -22,6 +22,7 @@ __all__ = [
     "EvaluationConfig",
     "LaunchConfig",
     "LearnerConfig",
+    "LoraConfig",
     "MeasureConfig",
     "ModelConfig",
     "ResolverConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pcr_run.right import ABOVE_0_TO_1, COUNT, MOMENTS, POSITIVE, SHARE, at_least, between, doc
@@ -41,6 +41,16 @@ class MeasureConfig:
         ("response", "query", "microbatch"),
     )
     every: int = doc("steps between two measurements of what the resolver does not need", 1, COUNT)
+
+
+@dataclass
+class LoraConfig:
+    """Small trained matrices beside frozen layers (LoRA), instead of training all weights; extra `pcr-run[lora]`."""
+
+    r: int | None = doc("rank of the matrices; null = no adapter, all weights are trained", None, COUNT)
+    alpha: float = doc("their product is multiplied by alpha / r", 32.0, POSITIVE)
+    targets: list[str] = doc("names of layers, like [up_proj,down_proj]; all-linear = all but the head", ["all-linear"])
+    merge: bool = doc("write `final/merged/` too: a whole model with the adapter's change in its weights", False)
 
 
 @dataclass
@@ -93,3 +103,4 @@ class LearnerConfig:
     gradient_checkpointing: bool = doc("recompute activations", False)
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
     max_nonfinite: int = doc("stop after this many updates with a non-finite gradient in a row", 3, COUNT)
+    lora: LoraConfig = field(default_factory=LoraConfig, metadata={"doc": "low-rank adapter"})

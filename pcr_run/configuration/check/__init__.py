@@ -7,7 +7,18 @@ import logging
 from collections.abc import Callable, Iterator
 
 from pcr_run import reward
-from pcr_run.configuration.check import batch, caches, extras, objective, resolver, rollout, sources, tracker, values
+from pcr_run.configuration.check import (
+    batch,
+    caches,
+    extras,
+    lora,
+    objective,
+    resolver,
+    rollout,
+    sources,
+    tracker,
+    values,
+)
 from pcr_run.configuration.check.directory import check_directory, writable
 from pcr_run.configuration.check.resolver import ANCHORED, check_rule
 from pcr_run.configuration.check.values import CHOICES, RANGES, get
@@ -20,16 +31,8 @@ __all__ = ["ANCHORED", "CHOICES", "RANGES", "check", "check_directory", "check_r
 log = logging.getLogger(__name__)
 
 SUBJECTS: tuple[Callable[[Config], Iterator[tuple[str, str]]], ...] = (
-    *(
-        values.problems,
-        sources.problems,
-        caches.problems,
-        extras.problems,
-        batch.problems,
-        rollout.problems,
-        objective.problems,
-    ),
-    *(resolver.problems, tracker.problems),
+    *(values.problems, sources.problems, caches.problems, extras.problems, lora.problems, batch.problems),
+    *(rollout.problems, objective.problems, resolver.problems, tracker.problems),
 )
 """Each gives (key, what is wrong and what would be right). Values come first: the others rely on them."""
 
