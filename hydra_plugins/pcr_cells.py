@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from pcr_run.errors import ConfigError, Interrupted
 from pcr_run.schema import Config
@@ -163,7 +163,26 @@ class CellsLauncher(Launcher):
 
 
 class CellsSweeper(BasicSweeper):
-    """The product of all swept overrides."""
+    """The product of all swept overrides, for ``cells`` and for other launchers."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Settle the sweep's directory: other launchers compose its name once more in every cell,
+        where it would be that of the cell's own overrides."""
+        directory = f"hydra.sweep.dir={_quoted(str(config.hydra.sweep.dir))}"
+        with open_dict(config):
+            config.hydra.overrides.hydra.append(directory)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run all cells; with another launcher than ``cells``, which writes its own, write and print the summary."""
+        from pcr_run.report import summary
+
+        try:
+            return super().sweep(arguments)
+        finally:
+            directory = Path(str(self.config.hydra.sweep.dir)).absolute()
+            if not isinstance(self.launcher, CellsLauncher) and any(directory.glob("*/config.yaml")):
+                summary.show(directory)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Left to the launcher ``cells``, which checks more than that a cell composes."""

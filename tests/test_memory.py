@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ def test_an_adapter_is_counted_as_it_is(targets: list[str], tmp_path: Path) -> N
     assert adapter_weights(cfg, about) == sum(trained.values())
     assert adapter_weights(cfg, about, MLP) == sum(size for name, size in trained.items() if ".mlp." in name)
     assert not {"reference"} & {part.what for part in parts(cfg, about, 1)}
+
+
+def test_the_tables_of_the_documentation_are_made_by_their_commands() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
+    tables = re.findall(r"`python -m pcr_run\.configuration\.layouts ([^`]+)`:\n\n((?:\|.*\n)+)", text)
+    assert len(tables) == text.count("pcr_run.configuration.layouts") == 4
+    for overrides, table in tables:
+        assert layouts.render(overrides.split()) == table, overrides
 
 
 def test_a_table_of_layouts_is_that_of_the_dry_run() -> None:

@@ -25,7 +25,7 @@ def render(overrides: Sequence[str]) -> str:
         cfg = compose.to_config(hydra.compose("config", list(overrides)))
     about = card.read(cfg.model)
     rows = ["| GPUs | GB on each | with CPU offload | and GB of CPU memory |", "|---|---|---|---|"]
-    for ranks in GPUS:
+    for ranks in GPUS if cfg.learner.lora.r is None else (1,):
         found = parts(cfg, about, ranks)
         if found is None:
             raise ConfigError("model.path", f"{cfg.model.path}: its shape is not known before its files are here")

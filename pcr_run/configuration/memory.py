@@ -99,7 +99,7 @@ def on_host(found: list[Part], ranks: int) -> float:
 
 def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     """(what, how much and why); one line that says so where the model's shape is not known."""
-    ranks = cfg.launch.nproc or 1
+    ranks = cfg.launch.nproc
     found = parts(cfg, card, ranks)
     if found is None:
         return [("memory", "not known before the model's files are here")]

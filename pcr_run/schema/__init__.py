@@ -65,8 +65,8 @@ class Config:
     learner: LearnerConfig = field(default_factory=LearnerConfig, metadata={"doc": "objective and optimizer"})
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata={"doc": "evaluation"})
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"doc": "trackers"})
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"doc": "checkpoints"})
     launch: LaunchConfig = field(default_factory=LaunchConfig, metadata={"doc": "processes"})
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"doc": "checkpoints"})
 
 
 def to_dict(cfg: Config) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many processes compute a run, and for how long they wait for each other."""
+"""Processes that share one run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pcr_run.right import COUNT, POSITIVE, doc
 
 @dataclass
 class LaunchConfig:
-    """Processes of the learner, one a GPU."""
+    """Processes of one run."""
 
-    nproc: int | None = doc("processes, one a GPU; null = one for each visible GPU", 1, COUNT)
-    timeout: float = doc("seconds after which a process that waits for another ends the run", 1800.0, POSITIVE)
+    nproc: int = doc("processes that share the model, each with a GPU of its own (FSDP2)", 1, COUNT)
+    timeout: float = doc("seconds that a process waits for another before the run ends", 1800.0, POSITIVE)
