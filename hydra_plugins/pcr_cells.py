@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from pcr_run.errors import ConfigError, Interrupted
 from pcr_run.schema import Config
@@ -208,16 +208,33 @@ class CellsLauncher(Launcher):
 class CellsSweeper(BasicSweeper):
     """The product of all swept overrides; of experiments, the union of the products of their grids."""
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Settle the sweep's directory: other launchers compose its name once more in every cell,
+        where it would be that of the cell's own overrides."""
+        directory = f"hydra.sweep.dir={_quoted(str(config.hydra.sweep.dir))}"
+        with open_dict(config):
+            config.hydra.overrides.hydra.append(directory)
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep; what is given on the command line wins over an experiment's grids."""
-        assert self.config is not None
-        assert self.launcher is not None
-        if not self.config.experiments:
+        """Run all cells; with another launcher than ``cells``, which writes its own, write and print the summary."""
+        from pcr_run.report import summary
+
+        if self.config.experiments:
+            return self._experiments(arguments)
+        try:
             return super().sweep(arguments)
-        if not isinstance(self.launcher, CellsLauncher):
-            raise ConfigError("hydra/launcher", "experiments need the launcher cells, which shares runs among them")
+        finally:
+            directory = Path(str(self.config.hydra.sweep.dir)).absolute()
+            if not isinstance(self.launcher, CellsLauncher) and any(directory.glob("*/config.yaml")):
+                summary.show(directory)
+
+    def _experiments(self, arguments: list[str]) -> Any:
+        """Run the cells of all experiments; what is given on the command line wins over their grids."""
         from pcr_run.configuration.experiments import command_lines
 
+        if not isinstance(self.launcher, CellsLauncher):
+            raise ConfigError("hydra/launcher", "experiments need the launcher cells, which shares runs among them")
         parser = OverridesParser.create()
 
         def expand(line: list[str]) -> Sequence[Sequence[str]]:

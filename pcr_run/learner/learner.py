@@ -21,9 +21,10 @@ from pcr_run.learner import objective, trial
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import Products, layer_rows, summary
+from pcr_run.learner.optimizer import OPTIMIZERS
 from pcr_run.learner.rounding import Survival
 from pcr_run.learner.schedule import schedule
-from pcr_run.model import packing
+from pcr_run.model import lora, packing
 from pcr_run.model.compile import compiled
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import disable_dropout, freeze, sampled_logprobs, split
@@ -63,18 +64,15 @@ class Learner:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.train()  # transformers checkpoints in training mode only; dropout is off all the same
         self.tapped = tappable(model, self.tracked)
-        self.reference = self._frozen() if learner.beta > 0 or self.tracked else None
+        compared, adapter = learner.beta > 0 or bool(self.tracked), lora.attached(model)
+        self.reference = self._frozen() if compared and not adapter else None
         with self._reference_here(), self._autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
+        if compared and adapter:
+            self.reference_policy = self.policy  # with the adapter switched off
         self.compiled = self._compiled()
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
-        self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=learner.lr,
-            betas=(learner.betas[0], learner.betas[1]),
-            weight_decay=learner.weight_decay,
-            fused=True,
-        )
+        self.optimizer = OPTIMIZERS[learner.optimizer]([p for p in model.parameters() if p.requires_grad], learner)
         updates = steps * learner.epochs * learner.minibatches
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
         self.survival = Survival(model)
@@ -195,7 +193,7 @@ class Learner:
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {
             "lr": float(self.scheduler.get_last_lr()[0]),
-            **sums.means(int(minibatch.mask.sum()), self.reference is not None),
+            **sums.means(int(minibatch.mask.sum()), self.reference_policy is not None),
         }
         products = self._optimizer_step(metrics, two if measuring else None)
         if resolution is None:
@@ -230,7 +228,8 @@ class Learner:
 
     def _cotangents(self, hidden: Float[Tensor, "tokens width"], rows: Rows, sums: Sums, two: bool) -> Cotangents:
         with self._autocast(), torch.no_grad():
-            referred = None if self.reference_policy is None else self.reference_policy.hidden(rows.tokens)
+            with lora.switched_off(self.model):
+                referred = None if self.reference_policy is None else self.reference_policy.hidden(rows.tokens)
             return self.head(hidden, referred, rows, sums, two)
 
     def _optimizer_step(self, metrics: dict[str, float], two: TwoGradients | None) -> Products | None:
@@ -272,7 +271,7 @@ class Learner:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.cfg.autocast)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the model's weights that the next update depends on."""
+        """Everything but the weights that the next update depends on."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pcr_run.errors import ConfigError
-from pcr_run.model import builtin
+from pcr_run.model import builtin, known
 from pcr_run.schema import ModelConfig
 
 CAUSAL = re.compile(r"(CausalLM|LMHeadModel|ModelWithLMHead|GenerationDecoder|ConditionalGeneration)$")
@@ -22,7 +22,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 @dataclass(frozen=True)
 class Card:
-    """A model's shape; None where the files do not tell."""
+    """A model's shape; None where the files do not tell. ``queries``, ``keys``: widths of all heads together."""
 
     architecture: str | None
     hidden: int | None
@@ -32,6 +32,8 @@ class Card:
     has_chat_template: bool | None
     where: str
     feed_forward: int | None = None
+    queries: int | None = None
+    keys: int | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for a table."""
@@ -70,7 +72,9 @@ def read(cfg: ModelConfig) -> Card:
         return _read(local, cfg)
     if (cached := _downloaded(cfg.path)) is not None:
         return _read(cached, cfg)
-    return _card({}, None, True if cfg.chat_template else None, f"{cfg.path} on the hub, not downloaded yet")
+    shape = known.SHAPES.get(cfg.path, {})
+    template = True if cfg.chat_template else None
+    return _card(shape, shape.get("parameters"), template, f"{cfg.path} on the hub, not downloaded yet")
 
 
 def is_absent(path: str) -> bool:
@@ -140,15 +144,20 @@ def _card(config: dict[str, Any], parameters: int | None, has_template: bool | N
     def first(*names: str) -> int | None:
         return next((text[name] for name in names if isinstance(text.get(name), int)), None)
 
+    hidden, heads = first("hidden_size", "n_embd", "d_model"), first("num_attention_heads", "n_head", "num_heads")
+    size = first("head_dim") or (hidden // heads if hidden and heads else None)
+    key_heads = first("num_key_value_heads") or heads
     return Card(
         architecture=", ".join(config.get("architectures", [])) or None,
-        hidden=first("hidden_size", "n_embd", "d_model"),
+        hidden=hidden,
         layers=first("num_hidden_layers", "n_layer", "num_layers"),
         vocabulary=first("vocab_size"),
         parameters=parameters,
         has_chat_template=has_template,
         where=where,
         feed_forward=first("intermediate_size", "n_inner", "ffn_dim"),
+        queries=heads * size if heads and size else None,
+        keys=key_heads * size if key_heads and size else None,
     )
 
 

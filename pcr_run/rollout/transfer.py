@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from pcr_run.model import lora
 from pcr_run.rollout.engine import Engine
 
 
@@ -28,7 +29,7 @@ class Files:
 
     def send(self) -> None:
         """Write all weights, have them read."""
-        self.model.save_pretrained(self.directory)
+        lora.save_merged(self.model, self.directory)
         self.engine.ask("load", str(self.directory))
 
 
@@ -83,8 +84,8 @@ class Checkpoint:
         self.model = model
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name; tied ones once."""
-        unique = {name: p.detach() for name, p in self.model.named_parameters()}
+        """By name, without an adapter; tied ones once."""
+        unique = lora.base(self.model, {name: p.detach() for name, p in self.model.named_parameters()})
         return revert_weight_conversion(self.model, unique)
 
     def metadata(self) -> list[Any]:
@@ -94,4 +95,4 @@ class Checkpoint:
         return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors().items()]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return iter(self.tensors().items())
+        return lora.merged(self.model, self.tensors())

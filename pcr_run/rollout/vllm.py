@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from pcr_run.data import Completion, Sampling
 from pcr_run.errors import ConfigError, RunError
+from pcr_run.model import lora
 from pcr_run.model.policy import split
 from pcr_run.rollout import canary
 from pcr_run.rollout.engine import Engine, EngineDeadError, EngineError, shared_directory
@@ -106,7 +107,7 @@ class VLLMWorker:
         """A new engine with the learner's weights, from a directory in shared memory that ends with it."""
         self.close()
         weights = shared_directory(sum(p.numel() * p.element_size() for p in self.model.parameters()))
-        self.model.save_pretrained(weights)
+        lora.save_merged(self.model, weights)
         environment = {}
         if self.cfg.rollout.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.cfg.rollout.gpus

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from pcr_run.errors import ConfigError, disk_full, is_disk_full
 
@@ -76,6 +77,18 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     for old in found(directory)[keep:]:
         shutil.rmtree(old)
     return final
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, by name; frozen ones are those of the base model."""
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def load_weights(model: nn.Module, saved: dict[str, Tensor]) -> None:
+    """Inverse of ``weights``; ValueError where the model trains others."""
+    if weights(model).keys() != saved.keys():
+        raise ValueError(f"the checkpoint's weights are not the model's: {min(weights(model).keys() ^ saved.keys())}")
+    model.load_state_dict(saved, strict=False)
 
 
 def load_newest(directory: Path) -> dict[str, Any] | None:

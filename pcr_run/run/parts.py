@@ -18,10 +18,12 @@ from pcr_run.data import Item, Overlap, Reward, RolloutWorker, Sampling, Task
 from pcr_run.errors import ConfigError
 from pcr_run.evaluation import Evaluator, Harness, Questions
 from pcr_run.learner.learner import Learner
+from pcr_run.model import lora
 from pcr_run.model.chat import Chat
 from pcr_run.rollout import make_worker
 from pcr_run.run.loop import Question
 from pcr_run.schema import Config, TaskConfig
+from pcr_run.seeds import derive
 from pcr_run.task import overlap, text
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,8 @@ def assemble(
     harness = make_harness(cfg)
     status("loading the model")
     policy, tokenizer = model.load(cfg.model, str(device))
+    if cfg.learner.lora.r is not None:
+        lora.attach(policy, cfg.learner.lora, derive(cfg.seed, "lora"))
     chat = model.chat(cfg.model, tokenizer)
     rewards = Rewards(cfg, chat, device, stack)
     questions = training_questions(cfg, chat, main.train)

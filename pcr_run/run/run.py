@@ -16,6 +16,7 @@ import transformers
 from pcr_run import model
 from pcr_run.errors import Interrupted
 from pcr_run.evaluation import Cache, difference
+from pcr_run.learner.optimizer import make_loadable
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
 from pcr_run.run import checkpoint, environment
@@ -44,6 +45,7 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
     transformers.utils.logging.disable_progress_bar()
+    make_loadable(cfg.learner.optimizer)
     saved = checkpoint.load_newest(directory / "checkpoints")
     start = 0 if saved is None else saved["step"]
     for name in FILES:
@@ -58,10 +60,10 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
         who = head(cfg) | {"overlap": {name: asdict(found) for name, found in parts.overlap.items()}}
         result.write(directory, {**who, "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
-            parts.learner.model.load_state_dict(saved["model"])
+            checkpoint.load_weights(parts.learner.model, saved["model"])
             parts.learner.load_state_dict(saved["learner"])
             checkpoint.restore_random_state(saved["random"])
-        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings)
+        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
         rehearse(*final)
         check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
@@ -76,7 +78,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
     """From ``step`` steps done to ``cfg.steps``."""
 
     def save() -> None:
-        state = {"model": parts.learner.model.state_dict(), "learner": parts.learner.state_dict()}
+        state = {"model": checkpoint.weights(parts.learner.model), "learner": parts.learner.state_dict()}
         with deferred():
             checkpoint.save(directory / "checkpoints", step, state, cfg.checkpoint.keep)
 

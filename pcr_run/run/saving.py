@@ -4,38 +4,46 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
 
 from pcr_run.errors import ConfigError
+from pcr_run.model import lora
 from pcr_run.run import checkpoint
 from pcr_run.run.interrupt import deferred
 from pcr_run.schema import Config
 
-SETTINGS = "generation_config.json"
+SETTINGS, MERGED = "generation_config.json", "merged"
 SPARE = 16 << 20
 """Bytes for records and logs."""
 
 
-def save_final(directory: Path, policy: Any, tokenizer: Any, settings: str | None) -> None:
-    """``final/``, whole or not at all. ``settings``: the text of the base model's ``generation_config.json``."""
+def save_final(directory: Path, policy: Any, tokenizer: Any, settings: str | None, merge: bool = False) -> None:
+    """``final/``, whole or not at all. ``settings``: the text of the base model's ``generation_config.json``.
+
+    Of a model with an adapter it holds the adapter; ``merge``: and ``final/merged/`` the whole model.
+    """
     final, temporary = directory / "final", directory / ".final.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     _save(temporary, policy, tokenizer, settings)
+    if merge:
+        _save(temporary / MERGED, policy, tokenizer, settings, lora.save_merged)
     with deferred():
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
 
 
-def rehearse(directory: Path, policy: Any, tokenizer: Any, settings: str | None) -> None:
+def rehearse(directory: Path, policy: Any, tokenizer: Any, settings: str | None, merge: bool = False) -> None:
     """Save all but the weights, and throw it away; ConfigError where a configuration or a tokenizer refuses."""
     temporary = directory / ".final.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         _save(temporary, policy, tokenizer, settings, state_dict={})
+        if merge:
+            _save(temporary / MERGED, policy, tokenizer, settings, lora.save_merged, state_dict={})
     except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
         problem = f"this model could be trained but not saved ({str(error).splitlines()[0]})"
         raise ConfigError("model.path", f"{problem}; correct its configuration or its tokenizer") from error
@@ -45,13 +53,13 @@ def rehearse(directory: Path, policy: Any, tokenizer: Any, settings: str | None)
 
 def check_room(cfg: Config, directory: Path, policy: Any, step: int) -> None:
     """ConfigError where the disk has no room for the checkpoints to come and ``final/``."""
-    weights = _bytes(policy.parameters()) + _bytes(policy.buffers())
-    moments = 2 * _bytes(weight for weight in policy.parameters() if weight.requires_grad)
+    trained = _bytes(weight for weight in policy.parameters() if weight.requires_grad)
+    whole = _bytes(policy.parameters()) if cfg.learner.lora.merge else 0
     there = len(checkpoint.found(directory / "checkpoints"))
     to_come = math.ceil((cfg.steps - step) / (cfg.checkpoint.every or max(1, cfg.steps)))
     # A checkpoint is written before the oldest one goes.
     more = max(0, min(cfg.checkpoint.keep + 1, there + to_come) - there)
-    needed = more * (weights + moments) + weights + SPARE
+    needed = (more * 3 + 1) * trained + whole + SPARE  # weights and two moments each; final/
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise ConfigError(
@@ -61,12 +69,19 @@ def check_room(cfg: Config, directory: Path, policy: Any, step: int) -> None:
         )
 
 
-def _save(directory: Path, policy: Any, tokenizer: Any, settings: str | None, **how: Any) -> None:
+def _save(
+    directory: Path,
+    policy: Any,
+    tokenizer: Any,
+    settings: str | None,
+    write: Callable[..., None] | None = None,
+    **how: Any,
+) -> None:
     """The base model's generation settings are written back as they came: transformers saves valid ones only."""
     own = policy.generation_config
     policy.generation_config = GenerationConfig()
     try:
-        policy.save_pretrained(directory, **how)
+        (write or type(policy).save_pretrained)(policy, directory, **how)
     finally:
         policy.generation_config = own
     if settings is None:

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from pcr_run.right import COUNT, at_least, between, doc, matching
 from pcr_run.schema.experiment import ClaimConfig, ExperimentConfig, ThroughputConfig
-from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.schema.launch import LaunchConfig
+from pcr_run.schema.learner import LearnerConfig, LoraConfig, MeasureConfig, ResolverConfig
 from pcr_run.schema.questions import ModelConfig, TaskConfig
 from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, HarnessConfig, TrackerConfig, WandbConfig
 from pcr_run.schema.reward import RewardConfig, SandboxConfig
@@ -23,7 +24,9 @@ __all__ = [
     "EvaluationConfig",
     "ExperimentConfig",
     "HarnessConfig",
+    "LaunchConfig",
     "LearnerConfig",
+    "LoraConfig",
     "MeasureConfig",
     "ModelConfig",
     "ResolverConfig",
@@ -38,7 +41,7 @@ __all__ = [
     "to_dict",
 ]
 
-FREE = ("resume", "dry_run", "tracker", "checkpoint", "throughput", "experiments")
+FREE = ("resume", "dry_run", "tracker", "checkpoint", "launch", "throughput", "experiments")
 """Top-level keys that do not change what a run computes: they may differ when it goes on."""
 
 
@@ -69,6 +72,7 @@ class Config:
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"doc": "trackers"})
     throughput: ThroughputConfig = field(default_factory=ThroughputConfig, metadata={"doc": "assumed speeds"})
     experiments: dict[str, ExperimentConfig] = doc("experiments of this sweep, by name (`-cn table1`, ...)", {})
+    launch: LaunchConfig = field(default_factory=LaunchConfig, metadata={"doc": "processes"})
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"doc": "checkpoints"})
 
 

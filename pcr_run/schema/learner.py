@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pcr_run.right import ABOVE_0_TO_1, COUNT, MOMENTS, POSITIVE, SHARE, Right, at_least, between, doc
@@ -44,10 +44,21 @@ class MeasureConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Small trained matrices beside frozen layers (LoRA), instead of training all weights; extra `pcr-run[lora]`."""
+
+    r: int | None = doc("rank of the matrices; null = no adapter, all weights are trained", None, COUNT)
+    alpha: float = doc("their product is multiplied by alpha / r", 32.0, POSITIVE)
+    targets: list[str] = doc("names of layers, like [up_proj,down_proj]; all-linear = all but the head", ["all-linear"])
+    merge: bool = doc("write `final/merged/` too: a whole model with the adapter's change in its weights", False)
+
+
+@dataclass
 class LearnerConfig:
     """Objective and optimizer (`learner=default`)."""
 
-    lr: float = doc("AdamW learning rate", 1e-4, between(0, 1))
+    lr: float = doc("learning rate", 1e-4, between(0, 1))
+    optimizer: str = doc("`adamw`, or `adamw8bit`: moments in 8 bits", "adamw", "pcr_run.learner.optimizer:OPTIMIZERS")
     weight_decay: float = doc("decoupled weight decay", 0.01, at_least(0))
     betas: list[float] = doc("AdamW moments", [0.9, 0.999], MOMENTS)
     schedule: str = doc("`constant`, `linear` or `cosine` decay to 0", "constant", "pcr_run.learner.schedule:SCHEDULES")
@@ -98,3 +109,4 @@ class LearnerConfig:
     gradient_checkpointing: bool = doc("recompute activations", False)
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
     max_nonfinite: int = doc("stop after this many updates with a non-finite gradient in a row", 3, COUNT)
+    lora: LoraConfig = field(default_factory=LoraConfig, metadata={"doc": "low-rank adapter"})

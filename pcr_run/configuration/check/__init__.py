@@ -11,6 +11,8 @@ from pcr_run.configuration.check import (
     batch,
     caches,
     evaluation,
+    extras,
+    lora,
     objective,
     resolver,
     rollout,
@@ -30,8 +32,8 @@ __all__ = ["ANCHORED", "CHOICES", "RANGES", "check", "check_directory", "check_r
 log = logging.getLogger(__name__)
 
 SUBJECTS: tuple[Callable[[Config], Iterator[tuple[str, str]]], ...] = (
-    *(values.problems, sources.problems, caches.problems, batch.problems, rollout.problems, objective.problems),
-    *(resolver.problems, tracker.problems, evaluation.problems),
+    *(values.problems, sources.problems, caches.problems, extras.problems, lora.problems, batch.problems),
+    *(rollout.problems, objective.problems, resolver.problems, tracker.problems, evaluation.problems),
 )
 """Each gives (key, what is wrong and what would be right). Values come first: the others rely on them."""
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# One run on one node, on all GPUs that the job has there:
+#   sbatch launch/slurm.sh scale=paper resolver=pcr
+#   sbatch --gpus-per-node=8 launch/slurm.sh scale=paper model=r1_7b rollout=hf
+# Two minutes before its time is over, or when it is preempted, the run saves a checkpoint and is put back in the queue;
+# the same command then goes on where it stopped. Lines for your cluster (account, partition, modules) go below.
+#SBATCH --job-name=pcr-run
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --mem=128G
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -euo pipefail
+
+code=0
+srun pcr-run "launch.nproc=${SLURM_GPUS_ON_NODE:-1}" "$@" || code=$?
+if [[ $code -eq 143 ]]; then # interrupted, can go on
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
