@@ -92,6 +92,12 @@ def on_gpu(found: list[Part], offload: bool = False) -> float:
     return sum(part.size for part in found if not (offload and part.host))
 
 
+def total(cfg: Config, card: Card) -> float | None:
+    """Bytes that the learner needs at most on each of its GPUs; None before the model's shape is known."""
+    found = parts(cfg, card, cfg.launch.nproc)
+    return None if found is None else on_gpu(found)
+
+
 def on_host(found: list[Part], ranks: int) -> float:
     """Bytes of CPU memory, for all ranks together, where shards are offloaded."""
     return ranks * sum(part.size for part in found if part.host)
@@ -105,7 +111,7 @@ def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
         return [("memory", "not known before the model's files are here")]
     rows = [(f"memory: {part.what}", f"{part.size / 1e9:.2f} GB ({part.why})") for part in found]
     each = "" if ranks == 1 else f" on each of {ranks} GPUs"
-    rows.append(("memory: learner", f"{on_gpu(found) / 1e9:.2f} GB at most{each}"))
+    rows.append(("memory: learner", f"{(total(cfg, card) or 0) / 1e9:.2f} GB at most{each}"))
     if ranks > 1:
         host = f"and {on_host(found, ranks) / 1e9:.2f} GB of CPU memory"
         rows.append(("memory: learner, CPU offload", f"{on_gpu(found, True) / 1e9:.2f} GB at most{each}, {host}"))
