@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import math
 import random
@@ -29,12 +30,8 @@ class Harness:
     """The configured tasks with their data; raises ``ConfigError`` for one that is not known or cannot be loaded."""
 
     def __init__(self, cfg: HarnessConfig) -> None:
-        try:
-            from lm_eval.tasks import TaskManager
-        except ImportError as error:
-            raise ConfigError(KEY, f"lm-eval is not installed ({error}); pip install 'pcr-run[lm-eval]'") from error
         self.cfg = cfg
-        self.manager = TaskManager(include_path=cfg.include_path and str(Path(cfg.include_path).expanduser()))
+        self.manager = _manager(cfg.include_path and str(Path(cfg.include_path).expanduser()))
         with quiet(), random_states_kept():
             self.loaded = {name: self._load(name) for name in cfg.tasks}
 
@@ -120,6 +117,16 @@ class Harness:
             raise ConfigError(
                 KEY, f"{name} cannot be loaded ({told}); without network give local tasks (include_path)"
             ) from error
+
+
+@functools.cache
+def _manager(include_path: str | None) -> Any:
+    """lm-eval's index of tasks, which takes seconds to make."""
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ConfigError(KEY, f"lm-eval is not installed ({error}); pip install 'pcr-run[lm-eval]'") from error
+    return TaskManager(include_path=include_path)
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
