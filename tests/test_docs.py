@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^\n)((?:^    .*\n)+)", re.MULTILINE)
 DRAWN = re.compile("[─►│]")
-COMMAND = re.compile(r"^(pcr-run|pcr-report|make|python|pip|docker|git) ")
+COMMAND = re.compile(r"^(pcr-run|pcr-eval|pcr-report|make|python|pip|docker|git) ")
 
 
 @dataclass(frozen=True)

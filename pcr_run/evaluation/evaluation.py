@@ -129,26 +129,47 @@ class Evaluator:
         }
 
 
-def perplexity(model: PreTrainedModel, documents: Sequence[Tensor]) -> float:
-    """exp of the mean negative log-likelihood per token, the first token of each document not counted; may be inf."""
+def perplexity(model: PreTrainedModel, documents: Sequence[Tensor], window: int | None = None) -> float:
+    """exp of the mean negative log-likelihood per token, the first token of each document not counted; may be inf.
+
+    ``window``: most tokens that the model is given at once, None: as many as it has positions for. Longer documents are
+    cut as lm-evaluation-harness cuts them, see ``windows``.
+    """
     policy = split(model)
+    longest = window or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    parts = [part for document in documents for part in windows(document, longest)]
     total, tokens = 0.0, 0
-    for batch in alike(documents):
-        rows = Ragged(tuple(map(len, batch)), model.device)
-        packed = Tokens(torch.cat(batch).to(model.device), rows)
-        values = sampled_logprobs(policy, packed, rows.positions.nonzero().flatten(), temperature=1.0)
+    for batch in alike(parts):
+        rows = Ragged(tuple(len(ids) for ids, _ in batch), model.device)
+        packed = Tokens(torch.cat([ids for ids, _ in batch]).to(model.device), rows)
+        counted = torch.cat([torch.arange(len(ids)) >= max(known, 1) for ids, known in batch]).to(model.device)
+        values = sampled_logprobs(policy, packed, counted.nonzero().flatten(), temperature=1.0)
         total, tokens = total - values.sum(dtype=torch.float64).item(), tokens + len(values)
     mean = total / tokens
     return math.exp(mean) if mean < 700 else math.inf  # math.exp raises instead
 
 
-def alike(documents: Sequence[Tensor], tokens: int = 4096) -> Iterator[list[Tensor]]:
-    """Batches of documents of similar length, at most ``tokens`` with their padding (or a single one that has more)."""
-    batch: list[Tensor] = []
-    for document in sorted(documents, key=len):
-        if batch and (len(batch) + 1) * len(document) > tokens:
+def windows(document: Tensor, longest: int | None) -> Iterator[tuple[Tensor, int]]:
+    """(tokens, how many of them are only context) so that each token but the first is counted once.
+
+    Each window counts ``longest`` tokens after one of context; the last one is filled up with context instead.
+    """
+    size = len(document) if longest is None else longest + 1
+    start = 0
+    while start + size < len(document):
+        yield document[start : start + size], 1
+        start += size - 1
+    last = max(0, len(document) - size)
+    yield document[last:], start - last + 1
+
+
+def alike(parts: Sequence[tuple[Tensor, int]], tokens: int = 4096) -> Iterator[list[tuple[Tensor, int]]]:
+    """Batches of windows of similar length, at most ``tokens`` with their padding (or a single one that has more)."""
+    batch: list[tuple[Tensor, int]] = []
+    for part in sorted(parts, key=lambda part: len(part[0])):
+        if batch and (len(batch) + 1) * len(part[0]) > tokens:
             yield batch
             batch = []
-        batch.append(document)
+        batch.append(part)
     if batch:
         yield batch

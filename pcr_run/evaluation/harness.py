@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -14,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from pcr_run.errors import ConfigError
@@ -27,13 +30,9 @@ class Harness:
     """The configured tasks with their data; raises ``ConfigError`` for one that is not known or cannot be loaded."""
 
     def __init__(self, cfg: HarnessConfig) -> None:
-        try:
-            from lm_eval.tasks import TaskManager
-        except ImportError as error:
-            raise ConfigError(KEY, f"lm-eval is not installed ({error}); pip install 'pcr-run[lm-eval]'") from error
         self.cfg = cfg
-        self.manager = TaskManager(include_path=cfg.include_path and str(Path(cfg.include_path).expanduser()))
-        with quiet():
+        self.manager = _manager(cfg.include_path and str(Path(cfg.include_path).expanduser()))
+        with quiet(), random_states_kept():
             self.loaded = {name: self._load(name) for name in cfg.tasks}
 
     def pieces(self, tokenizer: Any, model: PreTrainedModel) -> list[Piece]:
@@ -70,7 +69,7 @@ class Harness:
         from lm_eval.models.huggingface import HFLM
 
         training, cfg = model.training, self.cfg
-        with quiet():
+        with quiet(), random_states_kept():
             policy = HFLM(
                 pretrained=model,
                 tokenizer=copy.deepcopy(tokenizer),
@@ -95,7 +94,9 @@ class Harness:
         metrics = _metrics(found["results"][name])
         out = {
             "metrics": metrics,
-            "questions": len({(sample["doc_hash"], sample["doc_id"]) for sample in samples}),
+            "questions": sum(
+                len({sample["doc_id"] for sample in found["samples"][task]}) for task in self.loaded[name]
+            ),
             "shots": max(found["n-shot"].get(task) or 0 for task in self.loaded[name]),
             "version": found["versions"].get(name),
         }
@@ -118,6 +119,16 @@ class Harness:
             ) from error
 
 
+@functools.cache
+def _manager(include_path: str | None) -> Any:
+    """lm-eval's index of tasks, which takes seconds to make."""
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise ConfigError(KEY, f"lm-eval is not installed ({error}); pip install 'pcr-run[lm-eval]'") from error
+    return TaskManager(include_path=include_path)
+
+
 def _metrics(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
     """``acc,none`` and ``acc_stderr,none`` of lm-eval as one entry ``acc``; another filter stays in the name."""
     metrics = {}
@@ -128,6 +139,17 @@ def _metrics(result: dict[str, Any]) -> dict[str, dict[str, float | None]]:
             known = float(stderr) if isinstance(stderr, int | float) else None
             metrics[name if chosen == "none" else key] = {"value": float(value), "stderr": known}
     return metrics
+
+
+@contextlib.contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Give Python's and numpy's random states back as they were; lm-eval draws from them."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @contextlib.contextmanager
