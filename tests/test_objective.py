@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pcr_run.errors import ConfigError
-from pcr_run.learner.objective import advantages, exact_kl, penalty, surrogate, token_weights, zero_advantage
+from pcr_run.learner.objective import advantages, exact_kl, penalty, token_weights, zero_advantage
+from pcr_run.learner.surrogate import Clip, SurrogateTerm, clip
 
 AGGREGATIONS = ("sequence_mean", "token_mean", "constant")
 EXACT = {"rtol": 1e-10, "atol": 1e-14}
@@ -32,6 +33,10 @@ def batch(seed: int, n: int = 6, t: int = 9) -> tuple[Tensor, Tensor, Tensor, Te
     lengths = torch.randint(1, t + 1, (n, 1), generator=g)
     lengths[0], lengths[2] = t, 0
     return logp, old, advantage, torch.arange(t) < lengths
+
+
+def surrogate(logp: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, low: float, high: float) -> SurrogateTerm:
+    return clip(logp, logp - old, advantage, weight, Clip(low, high))
 
 
 def written_surrogate(logp: Tensor, old: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:

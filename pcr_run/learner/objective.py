@@ -1,4 +1,4 @@
-"""The two losses of GRPO and their cotangents in closed form (paper Eq. 1-9): pure functions of tensors, no autograd.
+"""GRPO's advantages, weights and penalty, and its cotangents in closed form (paper Eq. 1-9): no autograd.
 
 Both losses are sums over the tokens of a minibatch, ``loss = sum_t weight_t * per_token_t``, so a minibatch can be cut
 into any pieces and their terms added. ``beta`` stays outside. A token of weight 0 gives exactly 0 whatever else it
@@ -9,7 +9,7 @@ Example, two responses to one prompt, the first one right (advantage 1 / sqrt(2)
     >>> a = advantages(torch.tensor([[1.0, 0.0]]), "standard")
     >>> w = token_weights(torch.tensor([[True, True], [True, False]]), "sequence_mean", 8)  # [[.25, .25], [.5, 0]]
     >>> logp = torch.full((2, 2), -1.0)
-    >>> surrogate(logp, logp, a.reshape(2, 1), w, 0.2, 0.2).cotangent                       # -w * A, on policy
+    >>> clip(logp, logp - logp, a.reshape(2, 1), w, Clip(0.2, 0.2)).cotangent  # of surrogate.py: -w * A, on policy
     tensor([[-0.1768, -0.1768],
             [ 0.3535,  0.0000]])
 """
@@ -39,13 +39,6 @@ class Term:
 
     loss: Tensor
     cotangent: Tensor
-
-
-@dataclass(frozen=True)
-class SurrogateTerm(Term):
-    """The surrogate's term; ``clipped`` is true at the tokens of non-zero weight where the clip takes the gradient."""
-
-    clipped: Tensor
 
 
 def zero_advantage(rewards: Float[Tensor, "groups rows"]) -> Bool[Tensor, " groups"]:
@@ -86,29 +79,6 @@ def token_weights(
     """
     aggregate = known("learner.aggregation", aggregation, AGGREGATIONS)
     return aggregate(mask.to(torch.float64), max_new_tokens)
-
-
-def surrogate(
-    logp: Float[Tensor, "*tokens"],
-    old_logp: Float[Tensor, "*#tokens"],
-    advantage: Float[Tensor, "*#tokens"],
-    weight: Float[Tensor, "*#tokens"],
-    clip_low: float,
-    clip_high: float,
-) -> SurrogateTerm:
-    """L_pla = -sum w min(R A, clip(R, 1 - clip_low, 1 + clip_high) A), R = exp(logp - old_logp) (paper Eq. 2-3).
-
-    All tensors broadcast to the shape of ``logp``; the cotangent is d L_pla / d logp. Where the clip is active the
-    gradient is 0; on its very edge it is not. The exponent of R stops at ``largest_exponent``: beyond it loss and
-    gradient stay where they are there, large and finite (such a ratio only counts where A < 0).
-    """
-    advantage, weight = advantage.to(logp.dtype), weight.to(logp.dtype)
-    ratio = (logp - old_logp).clamp(max=largest_exponent(logp.dtype)).exp()
-    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
-    outside = torch.where(advantage > 0, ratio > 1 + clip_high, (ratio < 1 - clip_low) & (advantage < 0))
-    counts = (weight != 0).expand_as(logp)
-    cotangent = torch.where(counts & ~outside, -weight * advantage * ratio, 0.0)
-    return SurrogateTerm(total(-weight * gain, counts), cotangent, counts & outside)
 
 
 def importance(

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pcr_run.right import COUNT, at_least, between, doc, matching
-from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
+from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig, clip_range
 from pcr_run.schema.questions import ModelConfig, TaskConfig
 from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, TrackerConfig, WandbConfig
 from pcr_run.schema.reward import RewardConfig, SandboxConfig
@@ -29,6 +29,7 @@ __all__ = [
     "TaskConfig",
     "TrackerConfig",
     "WandbConfig",
+    "clip_range",
     "evaluation_steps",
     "to_dict",
 ]

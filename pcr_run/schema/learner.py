@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pcr_run.right import ABOVE_0_TO_1, COUNT, MOMENTS, POSITIVE, SHARE, at_least, between, doc
+from pcr_run.right import ABOVE_0_TO_1, ABOVE_1, COUNT, MOMENTS, POSITIVE, SHARE, at_least, between, doc
 
 MODULES = ("mlp", "attention", "all")
 GRANULARITIES = ("layer", "tensor", "global")
@@ -71,8 +71,24 @@ class LearnerConfig:
         "sequence_mean",
         "pcr_run.learner.objective:AGGREGATIONS",
     )
-    clip_low: float = doc("ratio clipped below 1 - clip_low", 0.2, ABOVE_0_TO_1)
-    clip_high: float = doc("ratio clipped above 1 + clip_high", 0.2, POSITIVE)
+    surrogate: str = doc(
+        "what a token gains: `clip` (PPO), `gspo` (one ratio a response), `cispo` (clipped constant weight)",
+        "clip",
+        "pcr_run.learner.surrogate:SURROGATES",
+    )
+    clip_low: float | None = doc(
+        "ratio clipped below 1 - clip_low; null = the surrogate's own: 0.2, `gspo` 0.0003, `cispo` 1 (never)",
+        None,
+        ABOVE_0_TO_1,
+    )
+    clip_high: float | None = doc(
+        "ratio clipped above 1 + clip_high; null = the surrogate's own: 0.2, `gspo` 0.0004, `cispo` 4", None, POSITIVE
+    )
+    dual_clip: float | None = doc(
+        "`clip`, `gspo`: where the advantage is negative, the ratio counts at most this often; null = off",
+        None,
+        ABOVE_1,
+    )
     zero_advantage: str = doc("groups with equal rewards: `keep` or `skip` their KL", "keep", ("keep", "skip"))
     mask_truncated: bool = doc("leave responses that were cut out of both losses", False)
     epochs: int = doc("passes over a batch", 1, COUNT)
@@ -92,3 +108,14 @@ class LearnerConfig:
     gradient_checkpointing: bool = doc("recompute activations", False)
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
     max_nonfinite: int = doc("stop after this many updates with a non-finite gradient in a row", 3, COUNT)
+
+
+CLIP_RANGES = {"clip": (0.2, 0.2), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
+"""Each surrogate's own (clip_low, clip_high): PPO's; that of the GSPO paper, section 5.1; CISPO has no lower bound, and
+5 as its upper one (the recommendation of TRL, after Khatri et al. 2025)."""
+
+
+def clip_range(cfg: LearnerConfig) -> tuple[float, float]:
+    """(clip_low, clip_high) as set, or as the surrogate has them."""
+    low, high = CLIP_RANGES[cfg.surrogate]
+    return low if cfg.clip_low is None else cfg.clip_low, high if cfg.clip_high is None else cfg.clip_high

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pcr_run.schema import Config
+from pcr_run.schema import Config, clip_range
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
@@ -12,8 +12,11 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
     learner = cfg.learner
     if cfg.rollout.group < 2 and learner.advantage == "standard":
         yield "rollout.group", "1 response has no group to be compared with (learner.advantage=standard); at least 2"
-    if learner.clip_low > learner.clip_high:
-        yield "learner.clip_low", f"{learner.clip_low:g} is above learner.clip_high={learner.clip_high:g}; lower it"
+    low, high = clip_range(learner)
+    if low > high and learner.surrogate != "cispo":  # whose lower bound may be none at all
+        yield "learner.clip_low", f"{low:g} is above learner.clip_high={high:g}; lower it"
+    if learner.dual_clip is not None and learner.surrogate == "cispo":
+        yield "learner.dual_clip", "cispo has no ratio in its loss that it could bound; right: null, or surrogate clip"
 
 
 def doubts(cfg: Config) -> Iterator[tuple[str, str]]:
