@@ -13,7 +13,7 @@ GRANULARITIES = ("layer", "tensor", "global")
 
 @dataclass
 class ResolverConfig:
-    """How the two gradients become one (`resolver=pcr|pcr_literal|pcgrad|fixed|none|torchjd`)."""
+    """How the two gradients become one (`resolver=none|pcr|pcr_literal|fixed|pcgrad|mgs|...`)."""
 
     name: str = doc("a rule of `pcr_run.resolver` or `module:Class`", right="pcr_run.resolver.make:RULES")
     modules: str = doc("parameters acted on", "mlp", MODULES)
