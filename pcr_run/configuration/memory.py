@@ -5,6 +5,7 @@ from __future__ import annotations
 from pcr_run.configuration.check.batch import measures
 from pcr_run.model.card import Card
 from pcr_run.schema import Config
+from pcr_run.schema.learner import KEPT
 
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 LOGITS = 2**25
@@ -23,8 +24,9 @@ def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     parts = [
         ("weights", N * own, f"{N:,} x {own} bytes"),
         ("gradients", N * own, "one copy"),
-        ("AdamW", 2 * N * own, "two moments"),
+        ("AdamW", KEPT[learner.optimizer] * N * own, "two moments"),
     ]
+    parts = [part for part in parts if part[1]]
     if learner.beta > 0 or measures(cfg):
         waits = "; waits on the CPU between updates" if learner.reference_device else ""
         parts.append(("reference", N * computed + embeddings * (own - computed), f"{computed} bytes a weight{waits}"))

@@ -127,7 +127,7 @@ class Head:
                 penalty = objective.exact_kl(logits, ref_logits, weight)
                 exact = penalty.cotangent
             else:
-                penalty = objective.penalty(logp, ref_logp, weight, cfg.kl)
+                penalty = objective.penalty(logp, ref_logp, weight, cfg.kl, logp - old)
                 at_sta = penalty.cotangent
             sums.add(loss_sta=penalty.loss, kl=objective.penalty(logp, ref_logp, torch.ones_like(logp), "k3").loss)
         sums.add(loss_pla=surrogate.loss, clipped=surrogate.clipped.sum(), entropy=entropy.sum(dtype=torch.float64))

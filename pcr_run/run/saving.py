@@ -14,6 +14,7 @@ from pcr_run.errors import ConfigError
 from pcr_run.run import checkpoint
 from pcr_run.run.interrupt import deferred
 from pcr_run.schema import Config
+from pcr_run.schema.learner import KEPT
 
 SETTINGS = "generation_config.json"
 SPARE = 16 << 20
@@ -46,7 +47,9 @@ def rehearse(directory: Path, policy: Any, tokenizer: Any, settings: str | None)
 def check_room(cfg: Config, directory: Path, policy: Any, step: int) -> None:
     """ConfigError where the disk has no room for the checkpoints to come and ``final/``."""
     weights = _bytes(policy.parameters()) + _bytes(policy.buffers())
-    moments = 2 * _bytes(weight for weight in policy.parameters() if weight.requires_grad)
+    moments = KEPT[cfg.learner.optimizer] * _bytes(weight for weight in policy.parameters() if weight.requires_grad)
+    if cfg.learner.reference.startswith(("every", "ema")):
+        moments += weights  # the reference
     there = len(checkpoint.found(directory / "checkpoints"))
     to_come = math.ceil((cfg.steps - step) / (cfg.checkpoint.every or max(1, cfg.steps)))
     # A checkpoint is written before the oldest one goes.
