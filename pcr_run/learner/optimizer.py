@@ -1,11 +1,11 @@
-"""Optimizers by name, and the metric in which they see a gradient."""
+"""Optimizers by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pcr_run.schema import LearnerConfig
 
@@ -24,16 +24,3 @@ def sgd(weights: Iterable[nn.Parameter], cfg: LearnerConfig) -> torch.optim.Opti
 
 
 OPTIMIZERS: dict[str, Maker] = {"adamw": adamw, "sgd": sgd}
-
-
-def preconditioner(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Tensor | None:
-    """1 / (sqrt(v) + eps) in the weight's shape, what AdamW's next step multiplies with; None before its first one.
-
-    v are the second moments so far, corrected for their start at 0.
-    """
-    state = optimizer.state.get(weight)
-    if not state:
-        return None
-    group = next(group for group in optimizer.param_groups if any(each is weight for each in group["params"]))
-    correction = 1 - group["betas"][1] ** float(state["step"])
-    return 1 / ((state["exp_avg_sq"] / correction).sqrt() + group["eps"])
