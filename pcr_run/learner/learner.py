@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,13 +24,14 @@ from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import Products, layer_rows, summary
 from pcr_run.learner.optimizer import OPTIMIZERS
+from pcr_run.learner.reference import Reference
 from pcr_run.learner.rounding import Survival
 from pcr_run.learner.schedule import schedule
 from pcr_run.model import lora, packing
 from pcr_run.model.compile import compiled
 from pcr_run.model.packing import Tokens
-from pcr_run.model.policy import disable_dropout, freeze, sampled_logprobs, split
-from pcr_run.model.precision import cast_once, store
+from pcr_run.model.policy import Policy, disable_dropout, sampled_logprobs, split
+from pcr_run.model.precision import cast_once
 from pcr_run.resolver import from_config
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
@@ -46,6 +49,9 @@ class Learner:
         steps: int,
         rollout: RolloutConfig,
     ) -> None:
+        self.penalty = learner
+        if learner.kl_in == "reward":
+            learner = dataclasses.replace(learner, beta=0.0)  # in the loss
         self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
         self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
@@ -64,8 +70,10 @@ class Learner:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.train()  # transformers checkpoints in training mode only; dropout is off all the same
         self.tapped = tappable(model, self.tracked)
-        compared, adapter = learner.beta > 0 or bool(self.tracked), lora.attached(model)
-        self.reference = self._frozen() if compared and not adapter else None
+        self.refers, adapter = learner.beta > 0 or bool(self.tracked), lora.attached(model)
+        compared = self.refers or self.penalty.beta > 0
+        self.frozen = Reference(model, learner) if compared and not adapter else None
+        self.reference = self.frozen.model if self.frozen is not None else None
         with self._reference_here(), self._autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
         if compared and adapter:
@@ -78,22 +86,9 @@ class Learner:
         self.survival = Survival(model)
         self.nonfinite = 0
 
-    def _frozen(self) -> PreTrainedModel:
-        """The reference policy, in the dtype that is computed in, where it waits for its turn."""
-        reference = freeze(self.model)
-        if self.cfg.autocast:
-            store(reference, torch.bfloat16)
-        nn.Module.to(reference, self.cfg.reference_device or self.model.device)
-        return reference
-
-    @contextmanager
-    def _reference_here(self) -> Iterator[None]:
+    def _reference_here(self) -> AbstractContextManager[None]:
         """Inside, the reference is on the learner's device."""
-        if self.reference is not None:
-            nn.Module.to(self.reference, self.model.device)
-        yield
-        if self.reference is not None and self.cfg.reference_device is not None:
-            nn.Module.to(self.reference, self.cfg.reference_device)
+        return nullcontext() if self.frozen is None else self.frozen.here()
 
     def _layers(self) -> list[nn.Module]:
         """The layers at which gradients are cut; none where they go down in one piece."""
@@ -101,9 +96,8 @@ class Learner:
             return []
         layers = cuttable(self.model, lambda ids: self.policy.features(input_ids=ids))
         if not layers and self.cfg.engine == "twin":
-            raise ConfigError(
-                "learner.engine", f"twin cannot cut {type(self.model).__name__} at its layers; right: auto"
-            )
+            problem = f"twin cannot cut {type(self.model).__name__} at its layers; right: auto"
+            raise ConfigError("learner.engine", problem)
         return layers
 
     def _compiled(self) -> AbstractContextManager[object]:
@@ -121,16 +115,17 @@ class Learner:
 
     def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         cfg = self.cfg
-        if cfg.reference == "old" and self.reference is not None:
-            self.reference.load_state_dict(self.model.state_dict())
+        if self.frozen is not None:
+            self.frozen.begin(step)
         inner = cfg.epochs * cfg.minibatches
         correct = self.rollout.old_logprobs == "engine"
         lengths = batch.lengths
         old = self._old_logprobs(batch, lengths) if inner > 1 or correct else None
         importance, truncated = torch.ones_like(batch.drawn), {}
         if old is not None and correct:
+            r = self.rollout
             importance, share = objective.importance(
-                old - batch.drawn, batch.mask, self.rollout.importance, self.rollout.importance_cap
+                old - batch.drawn, batch.mask, r.importance, r.importance_cap, r.importance_floor, r.importance_mode
             )
             truncated = {"mismatch/truncated": share}
         size = len(batch.ids) // cfg.minibatches
@@ -144,15 +139,29 @@ class Learner:
             metrics.append(new_metrics)
             rows += new_rows
         keys = dict.fromkeys(key for m in metrics for key in m)
-        return {key: mean([m[key] for m in metrics if key in m]) for key in keys} | truncated, rows
+        return {key: fmean(m[key] for m in metrics if key in m) for key in keys} | truncated, rows
 
-    def _old_logprobs(self, batch: Batch, lengths: list[int]) -> Float[Tensor, "rows length"]:
-        """Log-probs of the sampled tokens under the policy that begins the step; 0 elsewhere."""
+    def divergence(self, batch: Batch, step: int) -> Float[Tensor, " rows"]:
+        """What ``learner.kl_in=reward`` takes from each reward, but for beta: the sum of a response's KL estimates."""
+        assert self.frozen is not None
+        assert self.reference_policy is not None
+        with self._reference_here():
+            self.frozen.begin(step)
+            now = self._old_logprobs(batch, batch.lengths)
+            d = self._old_logprobs(batch, batch.lengths, self.reference_policy) - now
+        estimate = objective.known("learner.kl", self.penalty.kl, objective.KL)
+        assert estimate is not None
+        return torch.where(batch.mask, estimate(d)[0], 0.0).sum(-1)
+
+    def _old_logprobs(
+        self, batch: Batch, lengths: list[int], policy: Policy | None = None
+    ) -> Float[Tensor, "rows length"]:
+        """Log-probs of the sampled tokens under the policy that begins the step, or another; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
         with self._autocast():
             for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
-                new = sampled_logprobs(self.policy, tokens, mask.nonzero().flatten(), self.temperature)
+                new = sampled_logprobs(policy or self.policy, tokens, mask.nonzero().flatten(), self.temperature)
                 old = old.to(new.dtype)
                 order = torch.tensor(part.rows, device=old.device)
                 values = old[order]
@@ -193,7 +202,7 @@ class Learner:
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {
             "lr": float(self.scheduler.get_last_lr()[0]),
-            **sums.means(int(minibatch.mask.sum()), self.reference_policy is not None),
+            **sums.means(int(minibatch.mask.sum()), self.refers),
         }
         products = self._optimizer_step(metrics, two if measuring else None)
         if resolution is None:
@@ -229,7 +238,8 @@ class Learner:
     def _cotangents(self, hidden: Float[Tensor, "tokens width"], rows: Rows, sums: Sums, two: bool) -> Cotangents:
         with self._autocast(), torch.no_grad():
             with lora.switched_off(self.model):
-                referred = None if self.reference_policy is None else self.reference_policy.hidden(rows.tokens)
+                reference = self.reference_policy if self.refers else None
+                referred = None if reference is None else reference.hidden(rows.tokens)
             return self.head(hidden, referred, rows, sums, two)
 
     def _optimizer_step(self, metrics: dict[str, float], two: TwoGradients | None) -> Products | None:
@@ -251,8 +261,7 @@ class Learner:
                 )
             return None
         self.nonfinite = 0
-        metrics["nonfinite"] = 0.0
-        metrics["clip_factor"] = 1.0
+        metrics |= {"nonfinite": 0.0, "clip_factor": 1.0}
         if self.cfg.max_grad_norm is not None:
             clip_grads_with_norm_(self.model.parameters(), self.cfg.max_grad_norm, norm)
             metrics["clip_factor"] = min(1.0, self.cfg.max_grad_norm / (metrics["grad_norm"] + 1e-6))
@@ -277,6 +286,7 @@ class Learner:
             "scheduler": self.scheduler.state_dict(),
             "resolver": self.resolver.state_dict() if hasattr(self.resolver, "state_dict") else {},
             "nonfinite": self.nonfinite,
+            "reference": self.frozen.state_dict() if self.frozen is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -286,8 +296,5 @@ class Learner:
         if hasattr(self.resolver, "load_state_dict"):
             self.resolver.load_state_dict(state["resolver"])
         self.nonfinite = state["nonfinite"]
-
-
-def mean(values: list[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)
+        if self.frozen is not None:
+            self.frozen.load_state_dict(state.get("reference", {}))
