@@ -64,7 +64,7 @@ BAD = [
     ("measure.zzz=1", "measure.zzz", "right: measure."),
     ("resolver=prc", "resolver", "did you mean pcr?"),
     ("task=maths", "task", "did you mean math?"),
-    ("experiment=none_such", "experiment", "not known"),
+    ("setting=none_such", "setting", "not known"),
     ("~resolver", "resolver.name", "no value"),
     ("steps=many", "steps", "Integer"),
     ("steps=5.5", "steps", "Integer"),
