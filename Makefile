@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 SUITE = $(BIN)/python -m pytest -m "not slow and not vllm and not docker" -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check bench-gpu parity docs clean
+.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check bench-gpu parity reproduce-embedded docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -48,6 +48,10 @@ bench-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones, the l
 parity: $(VENV)/test.done  ## loss, gradient and log-probs against TRL's on one batch
 	$(PIP) -e ".[bench]" -c constraints.txt
 	$(BIN)/python -m pytest tests/test_parity_trl.py
+
+reproduce-embedded: $(VENV)/run.done  ## all experiments on a laptop, about 3 hours on 2 cores; fills docs/reproduction.md
+	$(BIN)/pcr-run -cn paper hydra.launcher.parallel=2 hydra.sweep.dir=outputs/paper-embedded
+	$(BIN)/python benchmarks/reproduction.py outputs/paper-embedded
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference
 	$(BIN)/python -m pcr_run.configuration.reference

@@ -1,0 +1,147 @@
+"""Experiments: primary configurations that are sweeps in themselves, whose cells are plain runs and are shared."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import pcr_run
+from pcr_run.configuration.compose import fingerprint
+from pcr_run.report import experiment as declared
+
+pytest_plugins = ["command_line"]
+
+CONF = Path(pcr_run.__file__).parents[1] / "conf"
+NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+OWN = """
+title: Of one's own
+order: 1
+grids:
+  embedded:
+    - resolver=none,pcr seed=0,1
+    - resolver=fixed resolver.alpha=0.2,0.5 seed=0,1
+tables:
+  - rows: [resolver.name, resolver.alpha]
+claims:
+  better: {text: it is, statistic: trained, of: {resolver.name: pcr}, against: {resolver.name: none},
+    direction: greater, interest: 1}
+"""
+
+
+@pytest.fixture
+def own(work):
+    """A user's experiment in a directory of their own; gives the arguments that run it."""
+    (work / "mine" / "experiment").mkdir(parents=True)
+    (work / "mine" / "experiment" / "own.yaml").write_text(OWN)
+    (work / "mine" / "study.yaml").write_text(
+        "defaults:\n  - experiments\n  - experiment@experiments.own: own\n  - _self_\n"
+    )
+    return ["--config-dir", "mine", "-cn", "study", "hydra.sweep.dir=here"]
+
+
+def cells(work: Path) -> list[str]:
+    return json.loads((work / "here" / "experiments" / "own.json").read_text())["cells"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["embedded", "smollm2", "paper"])
+def test_every_experiment_composes_at_every_scale(command, name, scale):
+    if scale == "paper" and importlib.util.find_spec("vllm") is None:
+        pytest.skip("needs vLLM")
+    ended = command("-cn", name, f"scale={scale}", "seed=0", "dry_run=true")
+    assert ended.code == 0, ended.err
+    assert "cost" in ended.out
+
+
+def test_everything_is_all_experiments():
+    for name in ("paper", *NAMES):
+        assert (CONF / f"{name}.yaml").is_file()
+    text = (CONF / "paper.yaml").read_text()
+    assert all(f"experiment@experiments.{name}: {name}\n" in text for name in NAMES)
+
+
+def test_runs_are_shared_and_told_to_the_report(command, work):
+    ended = command("-cn", "paper", "seed=0", "dry_run=true")
+    assert ended.code == 0, ended.err
+    (runs,) = [line for line in ended.out.splitlines() if line.startswith("│ runs")]
+    together = int(runs.split("│")[2])
+    apart = 0
+    for name in NAMES:
+        out = command("-cn", name, "seed=0", "dry_run=true").out
+        (runs,) = [line for line in out.splitlines() if line.startswith("│ runs")]
+        apart += int(runs.split("│")[2])
+    assert 0 < together < apart
+
+
+def test_an_experiment_is_the_union_of_its_grids_and_is_continued(command, work, own):
+    ended = command(*own)
+    assert ended.code == 0, ended.err
+    assert len(cells(work)) == 8
+    assert all((work / "here" / cell / "result.json").exists() for cell in cells(work))
+    assert [cell.split("-")[3] for cell in cells(work)] == ["seed0", "seed1"] * 4
+    again = command(*own)
+    assert "8 already complete" in again.out
+
+
+def test_each_of_its_runs_can_be_typed_without_it(command, work, own):
+    command(*own, "seed=0")
+    (cell,) = [cell for cell in cells(work) if "fixed0.2" in cell]
+    command("resolver=fixed", "resolver.alpha=0.2", "hydra.run.dir=alone")
+    import yaml
+
+    configs = [yaml.safe_load((place / "config.yaml").read_text()) for place in (work / "alone", work / "here" / cell)]
+    assert fingerprint(configs[0]) == fingerprint(configs[1])
+    assert cell.endswith(fingerprint(configs[0]))
+
+
+def test_the_command_line_wins_over_the_grids(command, work, own):
+    command(*own, "seed=7", "resolver.alpha=0.9")
+    assert sorted(cell.rsplit("-", 1)[0] for cell in cells(work)) == [
+        "tiny-math-fixed0.9-seed7",
+        "tiny-math-none-seed7",
+        "tiny-math-pcr-seed7",
+    ]
+
+
+def test_claims_are_fixed_before_the_runs(command, work, own):
+    path = work / "here" / "experiments" / "own.json"
+    command(*own, "seed=0")
+    first = json.loads(path.read_text())
+    assert len(first["fixed"]) == 1
+    command(*own, "seed=0,1")
+    assert json.loads(path.read_text())["fixed"] == first["fixed"]
+    changed = OWN.replace("interest: 1", "interest: 2")
+    (work / "mine" / "experiment" / "own.yaml").write_text(changed)
+    command(*own, "seed=0")
+    assert json.loads(path.read_text())["fixed"][0]["sha256"] == first["fixed"][0]["sha256"]
+    assert len(json.loads(path.read_text())["fixed"]) == 2
+
+
+def test_what_an_experiment_declares_is_right_for_the_report(command, work, own):
+    command(*own)
+    given = declared.read(work / "here" / "experiments" / "own.json")
+    assert given["claims"]["better"]["interest"] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "problem"),
+    [
+        ("embedded:", "paper:", "experiments.own.grids", "no grid for scale=embedded"),
+        ("direction: greater", "direction: up", "experiments.own.claims.better.direction", "greater"),
+        ("direction: greater", "direction: equal", "experiments.own.claims.better.interest", "above 0"),
+        ("interest: 1", "interst: 1", "experiments.own.claims.better.interst", "interest"),
+        ("resolver=none,pcr", "resolver=none,prc", "resolver", "pcr"),
+    ],
+)
+def test_a_wrong_experiment_is_refused_before_any_run(command, work, own, old, new, key, problem):
+    text = OWN.replace("interest: 1", "interest: 0") if "equal" in new else OWN
+    (work / "mine" / "experiment" / "own.yaml").write_text(text.replace(old, new))
+    ended = command(*own)
+    assert ended.code == 2
+    assert key in ended.err
+    assert problem in ended.err
+    assert not list(work.glob("here/*/result.json"))

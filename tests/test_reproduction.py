@@ -1,0 +1,49 @@
+"""The numbers of docs/reproduction.md are those of the files that they were made of."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reproduction.md"
+SPEC = importlib.util.spec_from_file_location("reproduction", ROOT / "benchmarks" / "reproduction.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+reproduction = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(reproduction)
+TABLES = {found[1]: found[0] for found in reproduction.BLOCK.finditer(PAGE.read_text())}
+
+
+def test_there_are_tables():
+    assert TABLES
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_the_page_is_its_file(name):
+    assert TABLES[name] == reproduction.block(name)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_its_numbers_are_those_of_the_data(name):
+    rows = list(csv.DictReader((ROOT / "docs" / "results" / f"{name}.csv").open()))
+    lines = [line for line in TABLES[name].splitlines() if line.startswith("|")][2:]
+    assert len(rows) == len(lines)
+    for row, line in zip(rows, lines, strict=True):
+        numbers = [float(text) for text in re.findall(r"[+-]?\d+(?:\.\d+)?(?:e[+-]\d+)?", line)]
+        for value in row.values():
+            try:
+                exact = float(value)
+            except ValueError:
+                continue
+            assert any(abs(exact - shown) <= 0.051 or abs(exact - shown) <= 0.006 * abs(exact) for shown in numbers)
+
+
+def test_figures_of_the_page_are_there():
+    names = reproduction.FIGURE.findall(PAGE.read_text())
+    assert names
+    assert [name for name in names if not (ROOT / "docs" / "results" / f"{name}.png").is_file()] == []
