@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
+from pcr_run.distributed.ranks import together, total
+from pcr_run.distributed.shards import Shards, entire
+from pcr_run.distributed.whole import Weights, Whole
 from pcr_run.errors import ConfigError, RunError
-from pcr_run.gradients import Cotangents, TwoGradients, cuttable, select, tappable
-from pcr_run.learner import objective
+from pcr_run.gradients import Cotangents, TwoGradients, cuttable, outermost, select, tappable
+from pcr_run.learner import objective, share
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import Products, layer_rows, summary
@@ -62,8 +65,10 @@ class Learner:
             model.train()  # transformers checkpoints in training mode only; dropout is off all the same
         self.tapped = tappable(model, self.tracked)
         self.reference = self._frozen() if learner.beta > 0 or self.tracked else None
-        with self._reference_here(), self._autocast():
+        with self._reference_here(), self.autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
+        self.weights = self._placed(model, torch.bfloat16 if learner.autocast else None)
+        self.reference_weights = None if self.reference is None else self._placed(self.reference)
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
         self.optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
@@ -84,6 +89,10 @@ class Learner:
             store(reference, torch.bfloat16)
         nn.Module.to(reference, self.cfg.reference_device or self.model.device)
         return reference
+
+    def _placed(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> Weights:
+        """In shards where this process belongs to a group, else as it is."""
+        return Shards(model, outermost(model), dtype) if together() else Whole(model)
 
     @contextmanager
     def _reference_here(self) -> Iterator[None]:
@@ -106,14 +115,17 @@ class Learner:
         return layers
 
     def update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl."""
-        with self._reference_here():
+        """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl.
+
+        Where ranks share the model, each has the whole batch and returns the same.
+        """
+        if self.cfg.reference == "old" and self.reference is not None:
+            self.reference.load_state_dict(self.model.state_dict())
+        with self._reference_here(), nullcontext() if self.reference_weights is None else self.reference_weights.rest():
             return self._update(batch, step)
 
     def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         cfg = self.cfg
-        if cfg.reference == "old" and self.reference is not None:
-            self.reference.load_state_dict(self.model.state_dict())
         inner = cfg.epochs * cfg.minibatches
         correct = self.rollout.old_logprobs == "engine"
         lengths = batch.lengths
@@ -140,28 +152,24 @@ class Learner:
     def _old_logprobs(self, batch: Batch, lengths: list[int]) -> Float[Tensor, "rows length"]:
         """Log-probs of the sampled tokens under the policy that begins the step; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
-        with self._autocast():
-            for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
+        with self.autocast(), self.weights.rest():
+            for part in self._dealt(lengths, [True] * len(lengths), batch.group, batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
                 new = sampled_logprobs(self.policy, tokens, mask.nonzero().flatten(), self.temperature)
                 old = old.to(new.dtype)
-                order = torch.tensor(part.rows, device=old.device)
+                order = torch.tensor(part.rows, dtype=torch.long, device=old.device)
                 values = old[order]
                 values[batch.mask[order]] = new
                 old[order] = values
-        return old
+        return total(old)  # every row is one rank's, 0 on the others
 
-    def _dealt(self, lengths: list[int], informative: list[bool], together: int, most: int) -> Iterator[Microbatch]:
-        cfg = self.cfg
-        return deal(
-            lengths,
-            informative,
-            together=together,
-            rows=cfg.microbatch,
-            tokens=cfg.tokens,
-            most=most,
-            packed=self.policy.packed,
-        )
+    def _dealt(
+        self, lengths: list[int], informative: list[bool], group: int, together: int, most: int
+    ) -> list[Microbatch]:
+        """This rank's microbatches, at most ``most`` rows each; ``together`` of them in one where they fit."""
+        cfg, packed = self.cfg, self.policy.packed
+        dealt = partial(deal, together=together, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
+        return share.own(lengths, informative, math.lcm(group, together), dealt)
 
     def _step(self, minibatch: Minibatch, step: int, index: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step: gradients, resolver, clip, AdamW."""
@@ -180,17 +188,20 @@ class Learner:
             tapped={path: m for path, m in self.tapped.items() if f"{path}.weight" in set(names)},
             layers=self.layers,
             recompute=cfg.gradient_checkpointing,
-            context=self._autocast,
+            context=self.autocast,
+            weights=self.weights,
         )
-        with self._autocast(), two, cast_once(self.model):
-            together = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
-            for part in self._dealt(minibatch.lengths, minibatch.informative, together, two.max_microbatch):
+        cast = nullcontext() if self.weights.spread else cast_once(self.model)  # shards are gathered as they should be
+        with self.autocast(), two, cast:
+            block = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
+            most = two.max_microbatch
+            for part in self._dealt(minibatch.lengths, minibatch.informative, minibatch.group, block, most):
                 rows = minibatch[part]
                 two.add(
                     partial(self._features, rows.tokens),
                     partial(self._cotangents, rows=rows, sums=sums, two=bool(names)),
                     beta,
-                    self.policy.seen(rows.tokens.rows),
+                    self.policy.seen(rows.tokens.rows).only(range(len(part.rows))),
                 )
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {
@@ -211,11 +222,11 @@ class Learner:
         return metrics, [{"step": step, "update": index, **row} for row in groups]
 
     def _features(self, tokens: Tokens) -> Float[Tensor, "tokens width"]:
-        with self._autocast():
+        with self.autocast():
             return self.policy.hidden(tokens)
 
     def _cotangents(self, hidden: Float[Tensor, "tokens width"], rows: Rows, sums: Sums, two: bool) -> Cotangents:
-        with self._autocast(), torch.no_grad():
+        with self.autocast(), torch.no_grad():
             referred = None if self.reference_policy is None else self.reference_policy.hidden(rows.tokens)
             return self.head(hidden, referred, rows, sums, two)
 
@@ -226,7 +237,7 @@ class Learner:
         counts the optimizer steps done, so no part of a warm-up is lost. ``RunError`` after too many in a row.
         """
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
+        norm = entire(get_total_norm(gradients))
         metrics["grad_norm"] = norm.item()
         if not math.isfinite(metrics["grad_norm"]):
             self.nonfinite += 1
@@ -254,7 +265,8 @@ class Learner:
             return None
         return Products.of({name: before[name].sub_(named[name].detach()) for name in two.names}, two.stability())
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """A context in the precision of the learner's products."""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.cfg.autocast)
 
     def state_dict(self) -> dict[str, Any]:
@@ -267,8 +279,9 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of ``state_dict``."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Inverse of ``state_dict``; the optimizer's part may have come another way."""
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if hasattr(self.resolver, "load_state_dict"):
             self.resolver.load_state_dict(state["resolver"])

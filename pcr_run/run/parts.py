@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 
 from pcr_run import model, reward, task
 from pcr_run.data import Item, Reward, RolloutWorker, Sampling, Task
+from pcr_run.distributed.ranks import together
 from pcr_run.errors import ConfigError
 from pcr_run.evaluation import Evaluator, Questions
 from pcr_run.learner.learner import Learner
 from pcr_run.model.chat import Chat
 from pcr_run.rollout import make_worker
+from pcr_run.run.dealt import DealtReward, DealtWorker
 from pcr_run.run.loop import Question
 from pcr_run.schema import Config
 from pcr_run.task import text
@@ -57,17 +59,31 @@ def assemble(
     rewards = Rewards(cfg, chat, device, stack)
     questions = training_questions(cfg, chat, main.train)
     learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=cfg.steps, rollout=cfg.rollout)
+    sampler = make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status)
     parts = Parts(
         questions=questions,
         reward=rewards.trained(),
         chat=chat,
         learner=learner,
         evaluator=make_evaluator(cfg, chat, [main, *others], rewards),
-        worker=make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status),
+        worker=dealt_worker(learner, sampler),
         settings=model.generation_settings(cfg.model),
     )
     stack.callback(parts.worker.close)
     return parts
+
+
+def dealt_worker(learner: Learner, worker: RolloutWorker) -> RolloutWorker:
+    """The worker, where ranks share the run for each of them; shards may be gathered in bfloat16."""
+    if not together():
+        return worker
+
+    @contextmanager
+    def here() -> Iterator[None]:
+        with learner.weights.whole(), learner.autocast():
+            yield
+
+    return DealtWorker(worker, here)
 
 
 def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:
@@ -102,7 +118,7 @@ class Rewards:
     def _made(self, cfg: Any) -> Reward:
         made = reward.make(cfg, self._cfg.sandbox, str(self._device), self._chat.thinking)
         self._stack.callback(made.close)
-        return made
+        return DealtReward(made) if together() else made
 
 
 def training_questions(cfg: Config, chat: Chat, items: Sequence[Item]) -> list[Question]:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import transformers
 
 from pcr_run import model
+from pcr_run.distributed.group import joined
+from pcr_run.distributed.ranks import everyones, first
 from pcr_run.errors import ConfigError, Interrupted
 from pcr_run.evaluation import difference
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
-from pcr_run.run import checkpoint, environment
-from pcr_run.run.interrupt import deferred
+from pcr_run.run import checkpoint, environment, state
+from pcr_run.run.interrupt import agree, deferred, noted
 from pcr_run.run.loop import Clock, collect, learn
 from pcr_run.run.parts import Parts, assemble
 from pcr_run.run.saving import check_room, rehearse, save_final
@@ -36,32 +40,49 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
     if before.get("status") == "complete":
         show(before, directory)
         return before
+    with joined(cfg.device, cfg.launch.timeout), noted(), place(directory) as own:
+        return _run(cfg, directory, own, before)
+
+
+@contextmanager
+def place(directory: Path) -> Iterator[Path]:
+    """Where this process writes records: the run's directory, or one that is thrown away where another rank writes."""
+    if first():
+        yield directory
+        return
+    with TemporaryDirectory(prefix="pcr-run-") as scratch:
+        yield Path(scratch)
+
+
+def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dict[str, Any]:
     device = pick_device(cfg)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
     transformers.utils.logging.disable_progress_bar()
-    saved = checkpoint.load_newest(directory / "checkpoints")
-    start = 0 if saved is None else saved["step"]
+    saved = everyones(checkpoint.newest(directory / "checkpoints") if first() else None)[0]
+    start = 0 if saved is None else int(saved.name.removeprefix("step-"))
     for name in FILES:
-        truncate(directory / f"{name}.jsonl", start if saved is not None else -1)
+        truncate(own / f"{name}.jsonl", start if saved is not None else -1)
     model.locate(cfg.model)  # a built-in model is made here, with a display of its own
     with ExitStack() as stack:
-        environment.write(directory / "env.json", device)
-        trackers = stack.enter_context(opened(cfg, directory, start))
-        files = {name: stack.enter_context(Records(directory / f"{name}.jsonl")) for name in FILES}
-        parts = assemble(cfg, device, directory, stack, trackers.status)
+        environment.write(own / "env.json", device)
+        trackers = stack.enter_context(opened(cfg, own, start)) if first() else Trackers([])
+        files = {name: stack.enter_context(Records(own / f"{name}.jsonl")) for name in FILES}
+        parts = assemble(cfg, device, own, stack, trackers.status)
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
-        result.write(directory, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
+        result.write(own, {**head(cfg), "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
-            parts.learner.model.load_state_dict(saved["model"])
-            parts.learner.load_state_dict(saved["learner"])
-            checkpoint.restore_random_state(saved["random"])
-        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings)
-        rehearse(*final)
-        check_room(cfg, directory, parts.learner.model, start)
+            state.restore(parts.learner, saved)
+        final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings)
+        if first():
+            rehearse(*final)
+            check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
-        save_final(*final)
+        weights = state.whole_weights(parts.learner.model)
+        if not first():
+            return {}
+        save_final(*final, **weights)
     outcome = {**head(cfg), "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
     result.write(directory, outcome)
     show(outcome, directory)
@@ -72,14 +93,14 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
     """From ``step`` steps done to ``cfg.steps``."""
 
     def save() -> None:
-        state = {"model": parts.learner.model.state_dict(), "learner": parts.learner.state_dict()}
         with deferred():
-            checkpoint.save(directory / "checkpoints", step, state, cfg.checkpoint.keep)
+            state.save(directory / "checkpoints", step, parts.learner, cfg.checkpoint.keep)
 
-    evaluated = {line["step"] for line in read(files["evaluations"].path)}
+    evaluated = everyones({line["step"] for line in read(files["evaluations"].path)})[0]
     due = set(evaluation_steps(cfg))
     try:
         while True:
+            agree()
             if step in due - evaluated:
                 trackers.status("evaluating")
                 line = evaluate(parts, step)
@@ -107,7 +128,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
 def evaluate(parts: Parts, step: int) -> dict[str, Any]:
     """One line of evaluations.jsonl."""
     clock = Clock()
-    with clock("evaluation"), parts.worker.synced(step):
+    with clock("evaluation"), parts.worker.synced(step), parts.learner.weights.rest():
         found = parts.evaluator(parts.worker, parts.learner.model, parts.chat.decode)
     return {"step": step, **found, "time/evaluation": clock.seconds["evaluation"]}
 

@@ -20,11 +20,14 @@ SPARE = 16 << 20
 """Bytes for records and logs."""
 
 
-def save_final(directory: Path, policy: Any, tokenizer: Any, settings: str | None) -> None:
-    """``final/``, whole or not at all. ``settings``: the text of the base model's ``generation_config.json``."""
+def save_final(directory: Path, policy: Any, tokenizer: Any, settings: str | None, **how: Any) -> None:
+    """``final/``, whole or not at all. ``settings``: the text of the base model's ``generation_config.json``.
+
+    ``how``: further arguments of ``save_pretrained``.
+    """
     final, temporary = directory / "final", directory / ".final.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    _save(temporary, policy, tokenizer, settings)
+    _save(temporary, policy, tokenizer, settings, **how)
     with deferred():
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)

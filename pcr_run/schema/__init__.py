@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from pcr_run.right import COUNT, at_least, between, doc, matching
+from pcr_run.schema.launch import LaunchConfig
 from pcr_run.schema.learner import LearnerConfig, MeasureConfig, ResolverConfig
 from pcr_run.schema.questions import ModelConfig, TaskConfig
 from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, TrackerConfig, WandbConfig
@@ -19,6 +20,7 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "EvaluationConfig",
+    "LaunchConfig",
     "LearnerConfig",
     "MeasureConfig",
     "ModelConfig",
@@ -33,7 +35,7 @@ __all__ = [
     "to_dict",
 ]
 
-FREE = ("resume", "dry_run", "tracker", "checkpoint")
+FREE = ("resume", "dry_run", "tracker", "checkpoint", "launch")
 """Top-level keys that do not change what a run computes: they may differ when it goes on."""
 
 
@@ -62,6 +64,7 @@ class Config:
     learner: LearnerConfig = field(default_factory=LearnerConfig, metadata={"doc": "objective and optimizer"})
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig, metadata={"doc": "evaluation"})
     tracker: TrackerConfig = field(default_factory=TrackerConfig, metadata={"doc": "trackers"})
+    launch: LaunchConfig = field(default_factory=LaunchConfig, metadata={"doc": "processes"})
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig, metadata={"doc": "checkpoints"})
 
 

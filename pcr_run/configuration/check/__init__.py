@@ -7,7 +7,17 @@ import logging
 from collections.abc import Callable, Iterator
 
 from pcr_run import reward
-from pcr_run.configuration.check import batch, caches, objective, resolver, rollout, sources, tracker, values
+from pcr_run.configuration.check import (
+    batch,
+    caches,
+    launch,
+    objective,
+    resolver,
+    rollout,
+    sources,
+    tracker,
+    values,
+)
 from pcr_run.configuration.check.directory import check_directory, writable
 from pcr_run.configuration.check.resolver import ANCHORED, check_rule
 from pcr_run.configuration.check.values import CHOICES, RANGES, get
@@ -21,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SUBJECTS: tuple[Callable[[Config], Iterator[tuple[str, str]]], ...] = (
     *(values.problems, sources.problems, caches.problems, batch.problems, rollout.problems, objective.problems),
-    *(resolver.problems, tracker.problems),
+    *(resolver.problems, tracker.problems, launch.problems),
 )
 """Each gives (key, what is wrong and what would be right). Values come first: the others rely on them."""
 

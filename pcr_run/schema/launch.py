@@ -1,0 +1,15 @@
+"""Processes that share one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pcr_run.right import COUNT, POSITIVE, doc
+
+
+@dataclass
+class LaunchConfig:
+    """Processes of one run."""
+
+    nproc: int = doc("processes that share the model, each with a GPU of its own (FSDP2)", 1, COUNT)
+    timeout: float = doc("seconds that a process waits for another before the run ends", 1800.0, POSITIVE)
