@@ -12,7 +12,9 @@ import torch
 import torch.distributed as dist
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "transformers", "pcr_run.learner.learner", "torch.distributed.fsdp"])
+SERVER.set_forkserver_preload(
+    ["torch", "transformers", "pcr_run.learner.learner", "pcr_run.run.state", "torch.distributed.fsdp"]
+)
 
 
 def together(count: int, directory: Path, work: Callable[..., Any], *arguments: Any) -> list[Any]:

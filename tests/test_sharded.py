@@ -16,6 +16,7 @@ from pcr_run.distributed.shards import entire
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
 from pcr_run.learner.share import shares
+from pcr_run.run import checkpoint, state
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 P, G, T, V = 6, 4, 12, 23
@@ -52,22 +53,31 @@ def batch(seed: int) -> Batch:
     return Batch(ids, mask, drawn * mask, advantages.flatten(), torch.ones(N), G)
 
 
-def learn(case: dict[str, Any]) -> dict[str, Any]:
-    """Two steps: metrics, table and weights afterwards."""
+def make(case: dict[str, Any]) -> Learner:
     case = dict(case)
     unit, modules, kind = case.pop("unit", "response"), case.pop("modules", "mlp"), case.pop("kind", "untied")
     resolver, rollout = case.pop("resolver", "pcr"), case.pop("rollout", {})
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
+    return Learner(
+        model(kind),
+        LearnerConfig(**options),
+        ResolverConfig(name=resolver),
+        MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
+        steps=10,
+        rollout=RolloutConfig(name="hf", temperature=0.7, max_new_tokens=9, **rollout),
+    )
+
+
+def learn(case: dict[str, Any], before: Path | None = None, after: Path | None = None) -> dict[str, Any]:
+    """Two steps: metrics, table and weights; or the first, saved ``after`` it, or the second, from what was ``before``."""
     with KeepDouble():
-        learner = Learner(
-            model(kind),
-            LearnerConfig(**options),
-            ResolverConfig(name=resolver),
-            MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
-            steps=10,
-            rollout=RolloutConfig(name="hf", temperature=0.7, max_new_tokens=9, **rollout),
-        )
-        found = [learner.update(batch(step), step) for step in (1, 2)]
+        learner = make(case)
+        if before is not None:
+            state.restore(learner, before / "step-000001")
+        steps = (2,) if before else (1,) if after else (1, 2)
+        found = [learner.update(batch(step), step) for step in steps]
+        if after is not None:
+            state.save(after, 1, learner, 2)
     return {
         "metrics": [metrics for metrics, _ in found],
         "rows": [row for _, rows in found for row in rows],
@@ -108,6 +118,26 @@ def test_ranks_learn_what_one_process_learns(count: int, names: tuple[str, ...],
         alone = learn(case)
         for shared in found:
             close(shared[name], alone, name)
+
+
+@pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2), pytest.param(2, 4, marks=pytest.mark.slow)])
+def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int, tmp_path: Path) -> None:
+    case: dict[str, Any] = {"schedule": "linear"}
+    for count, arguments in ((saving, (case, None, tmp_path)), (loading, (case, tmp_path, None))):
+        directory = tmp_path / f"ranks of {arguments[1]}".replace("/", "-")
+        directory.mkdir()
+        found = [learn(*arguments)] if count == 1 else together(count, directory, learn, *arguments)
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-000001"
+    wanted = learn(case)
+    wanted = {**wanted, "metrics": wanted["metrics"][1:], "rows": [row for row in wanted["rows"] if row["step"] == 2]}
+    for each in found:
+        close(each, wanted, "resumed")
+    files = [file for file in (tmp_path / "step-000001").rglob("*") if file.is_file() and file.name != "manifest.json"]
+    for file in files:
+        kept = file.read_bytes()
+        file.write_bytes(kept[:-1])
+        assert file.name in str(checkpoint.damage(tmp_path / "step-000001"))
+        file.write_bytes(kept)
 
 
 def close(found: Any, wanted: Any, where: str) -> None:
