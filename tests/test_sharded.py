@@ -69,7 +69,7 @@ def make(case: dict[str, Any]) -> Learner:
 
 
 def learn(case: dict[str, Any], before: Path | None = None, after: Path | None = None) -> dict[str, Any]:
-    """Two steps: metrics, table and weights; or the first, saved ``after`` it, or the second, from what was ``before``."""
+    """Two steps: metrics, table and weights; or the first, saved ``after`` it, or the second, from one ``before``."""
     with KeepDouble():
         learner = make(case)
         if before is not None:

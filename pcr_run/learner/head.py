@@ -177,7 +177,7 @@ def _add(parameter: Tensor, gradient: Tensor) -> None:
 
 def _weights(policy: Policy) -> nn.Linear | None:
     """The head, if it has weights to train."""
-    return policy.head if isinstance(policy.head, nn.Linear) and policy.head_parameters else None
+    return policy.head if isinstance(policy.head, nn.Linear) and policy.trained else None
 
 
 def _scatter(values: Tensor, where: Int[Tensor, " sampled"], like: Float[Tensor, "tokens width"]) -> Tensor:
