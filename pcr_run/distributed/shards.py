@@ -100,7 +100,7 @@ class Shards:
         if short := rows * size() - len(gradient):
             gradient = torch.cat([gradient, gradient.new_zeros(short, *gradient.shape[1:])])
         shard = gradient.new_empty(rows, *gradient.shape[1:])
-        dist.reduce_scatter_tensor(shard, gradient.contiguous())
+        dist.reduce_scatter_single(shard, gradient.contiguous())
         return shard[: len(local(self.parameters[name]))]
 
     def give(self, name: str, shard: Tensor) -> None:

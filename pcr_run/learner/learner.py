@@ -67,7 +67,7 @@ class Learner:
         self.reference = self._frozen() if learner.beta > 0 or self.tracked else None
         with self._reference_here(), self.autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
-        self.weights = self._placed(model, torch.bfloat16 if learner.autocast else None)
+        self.weights = self._placed(model)
         self.reference_weights = None if self.reference is None else self._placed(self.reference)
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
         self.optimizer = torch.optim.AdamW(
@@ -90,8 +90,9 @@ class Learner:
         nn.Module.to(reference, self.cfg.reference_device or self.model.device)
         return reference
 
-    def _placed(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> Weights:
+    def _placed(self, model: PreTrainedModel) -> Weights:
         """In shards where this process belongs to a group, else as it is."""
+        dtype = torch.bfloat16 if self.cfg.autocast else None  # of the reference too: both round their norms alike
         return Shards(model, outermost(model), dtype) if together() else Whole(model)
 
     @contextmanager

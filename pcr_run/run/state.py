@@ -63,7 +63,11 @@ def restore(learner: Learner, path: Path) -> None:
 
 def whole_weights(model: Any) -> dict[str, Any]:
     """Arguments for ``save_pretrained``: the weights of a model in shards, on the first rank; every rank must call."""
-    return {"state_dict": get_model_state_dict(model, options=WHOLE)} if together() else {}
+    if not together():
+        return {}
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}  # tied ones have one name
+    found = get_model_state_dict(model, options=WHOLE)
+    return {"state_dict": {name: value for name, value in found.items() if name in once}}
 
 
 def _write(where: Path, learner: Learner) -> None:
