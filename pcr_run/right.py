@@ -36,6 +36,7 @@ def matching(pattern: str, text: str) -> Right:
 
 COUNT, SHARE = at_least(1), between(0, 1)
 POSITIVE = Right(lambda value: 0 < value < math.inf, "a number above 0")
+ABOVE_1 = Right(lambda value: 1 < value < math.inf, "a number above 1")
 ABOVE_0_TO_1 = Right(lambda value: 0 < value <= 1, "a number above 0, at most 1")
 TAGS = Right(lambda tags: len(tags) == 2 and all(tags), "an opening and a closing tag, like [<think>,</think>]")
 MOMENTS = Right(lambda b: len(b) == 2 and all(0 <= x < 1 for x in b), "two numbers from 0 to below 1")

@@ -2,7 +2,19 @@
 
 from beartype import BeartypeConf, beartype
 
-RULES = ("table", "base", "none", "pcgrad", "pcr", "pcr_literal")  # the others are given wrong options in tests
+RULES = (
+    "table",
+    "base",
+    "none",
+    "pcgrad",
+    "pcr",
+    "pcr_literal",
+    "weighting",
+    "mgs",
+    "mgda",
+    "gac",
+    "shrink",
+)  # the others are given wrong options in tests
 MODULES = [
     *(f"pcr_run.{name}" for name in ("ragged", "gradients", "learner", "model.policy", "model.packing")),
     *(f"pcr_run.resolver.{name}" for name in RULES),

@@ -144,7 +144,13 @@ def test_two_processes_do_not_share_a_directory_and_a_killed_one_does_not_hold_i
 def test_help_says_what_can_be_chosen(shell):
     out, err = shell("--help", program=(str(Path(sys.executable).with_name("pcr-run")),)).communicate()
     assert err == ""
-    for part in ("resolver: fixed, none, pcgrad, pcr", "Exit codes", "pcr-run -m ", "--config-dir", "dry_run=true"):
+    for part in (
+        "resolver: cagrad, fixed, gac, gradvac, mgda, mgs, none, pcgrad, pcr",
+        "Exit codes",
+        "pcr-run -m ",
+        "--config-dir",
+        "dry_run=true",
+    ):
         assert part in out
     assert "$" not in out.replace('"$(pcr-run', "")
 

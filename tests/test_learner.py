@@ -295,6 +295,17 @@ def test_a_gradient_that_is_not_finite_skips_the_step_and_in_the_end_stops(resol
         learner.update(bad, step=2)
 
 
+def test_sgd_steps_along_the_gradient_itself() -> None:
+    torch.manual_seed(0)
+    model = llama()
+    learner = make(model, "pcr", optimizer="sgd", lr=0.1, weight_decay=0.5)
+    drift(model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    learner.update(batch(), step=1)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), before[name] - 0.1 * (p.grad + 0.5 * before[name]), rtol=1e-12, atol=0)
+
+
 def test_dropout_is_off() -> None:
     torch.manual_seed(0)
     model = gpt2()

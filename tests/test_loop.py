@@ -70,7 +70,7 @@ def test_rewards_run_while_the_rest_is_sampled_and_come_out_in_order() -> None:
     expected = [f"{item.id} {g}" for item in found.rollout.items for g in range(2)]
     assert list(found.rollout.texts) == expected
     assert [score.value for score in found.scores] == [float(text.replace(" ", "")) for text in expected]
-    assert found.transfer == {"mismatch/canary": 0.5}
+    assert found.collected == {"mismatch/canary": 0.5}
 
 
 def test_the_limit_on_failed_verdicts_counts_the_whole_step() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pcr_run.errors import ConfigError
-from pcr_run.learner.objective import advantages, exact_kl, penalty, surrogate, token_weights, zero_advantage
+from pcr_run.learner.objective import advantages, exact_kl, importance, penalty, token_weights, zero_advantage
+from pcr_run.learner.surrogate import Clip, SurrogateTerm, clip
 
 AGGREGATIONS = ("sequence_mean", "token_mean", "constant")
 EXACT = {"rtol": 1e-10, "atol": 1e-14}
@@ -32,6 +33,10 @@ def batch(seed: int, n: int = 6, t: int = 9) -> tuple[Tensor, Tensor, Tensor, Te
     lengths = torch.randint(1, t + 1, (n, 1), generator=g)
     lengths[0], lengths[2] = t, 0
     return logp, old, advantage, torch.arange(t) < lengths
+
+
+def surrogate(logp: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, low: float, high: float) -> SurrogateTerm:
+    return clip(logp, logp - old, advantage, weight, Clip(low, high))
 
 
 def written_surrogate(logp: Tensor, old: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
@@ -82,6 +87,44 @@ def test_penalty_equals_autograd_of_its_formula(kind: str, aggregation: str) -> 
     term = penalty(logp.detach(), ref, token_weights(mask, aggregation, 12), kind)
     assert_close(term.loss, written.detach(), **EXACT)
     assert_close(term.cotangent, logp.grad, **EXACT)
+
+
+def test_corrected_k3_equals_autograd_of_ratio_times_k3() -> None:
+    logp, old, _, mask = batch(4)
+    ref = old - 0.3
+    logp.requires_grad_()
+    loss = written_mean((logp - old).exp() * written_penalty(logp, ref, "k3"), mask, "token_mean", 12)
+    loss.backward()
+    weight = token_weights(mask, "token_mean", 12)
+    term = penalty(logp.detach(), ref, weight, "k3_corrected", logp.detach() - old)
+    assert_close(term.loss, loss.detach(), **EXACT)
+    assert_close(term.cotangent, logp.grad, **EXACT)
+
+
+@pytest.mark.parametrize(("kind", "unbiased"), [("k3_corrected", True), ("k3", False), ("k2", False)])
+def test_the_corrected_estimator_alone_has_the_gradient_of_the_kl_off_policy(kind: str, unbiased: bool) -> None:
+    g = torch.Generator().manual_seed(6)
+    logits, ref, sampler = torch.randn(3, 5, 8, generator=g, dtype=torch.float64)
+    logp, ref_logp, old = logits.log_softmax(-1), ref.log_softmax(-1), sampler.log_softmax(-1)
+    at = penalty(logp, ref_logp, old.exp(), kind, logp - old).cotangent  # every token, by the sampler's probability
+    by_logits = at - at.sum(-1, keepdim=True) * logp.exp()
+    exact = exact_kl(logits, ref, torch.ones(5, dtype=torch.float64)).cotangent
+    assert torch.allclose(by_logits, exact, rtol=1e-10, atol=1e-14) == unbiased
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+def test_importance_ratios_out_of_bounds_are_bounded_or_masked(mode: str, level: str) -> None:
+    difference = f64(0.1, 0.5, -0.9, 0.2, 0.0, -0.4).view(2, 3)
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    weights, outside = importance(difference, mask, level, 1.3, 0.6, mode)
+    for i in range(2):
+        for t in range(3):
+            exponent = difference[i, t] if level == "token" else difference[i][mask[i]].sum()
+            ratio = math.exp(exponent)
+            bounded = min(max(ratio, 0.6), 1.3) if mode == "truncate" else ratio * (0.6 <= ratio <= 1.3)
+            assert weights[i, t].item() == pytest.approx(bounded if mask[i, t] else 1.0, rel=1e-12)
+    assert outside == pytest.approx(2 / 5 if level == "token" else 0.0)
 
 
 def test_exact_kl_equals_autograd_of_its_formula() -> None:

@@ -10,6 +10,7 @@ from test_learner import G, N, batch, drift, gpt2, llama, make
 from torch import nn
 
 from pcr_run.learner import learner as module
+from pcr_run.learner import reference
 from pcr_run.model.precision import cast_once, store
 
 
@@ -42,7 +43,7 @@ def test_an_update_is_the_same_to_the_last_bit(monkeypatch, name, checkpointing,
     for once in (True, False):
         if not once:
             monkeypatch.setattr(module, "cast_once", lambda _: contextlib.nullcontext())
-            monkeypatch.setattr(module, "store", lambda *_: None)
+            monkeypatch.setattr(reference, "store", lambda *_: None)
         model, learner = ready(name, resolver, gradient_checkpointing=checkpointing, engine=engine)
         drift(model)
         metrics, rows = learner.update(batch(), step=1)

@@ -23,6 +23,12 @@ RULES: dict[str, tuple[str, dict]] = {
     "pcr_beta": ("pcr", {"alpha_scale": "beta"}),
     "pcr_relative": ("pcr", {"alpha_scale": "relative"}),
     "pcr_literal": ("pcr_literal", {}),
+    "mgs": ("mgs", {}),
+    "mgda": ("mgda", {}),
+    "cagrad": ("cagrad", {}),
+    "gradvac": ("gradvac", {"rate": 0.5}),
+    "gac": ("gac", {}),
+    "shrink": ("shrink", {}),
     **{
         f"torchjd_{weighting}": ("torchjd", {"weighting": weighting, **options})
         for weighting, options in {

@@ -15,6 +15,7 @@ LOGITS = 2**25
 OPTIMIZERS: dict[str, tuple[Callable[[int], float], str]] = {
     "adamw": (lambda own: 2 * own, "two moments"),
     "adamw8bit": (lambda own: 2 * (1 + 4 / 256), "two moments of 8 bits, a float32 scale for each 256"),
+    "sgd": (lambda own: 0, "nothing"),
 }
 """Bytes a trained weight that an optimizer keeps, by the weight's own, and of what."""
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scipy import special
+
 from pcr_run.records import result
 from pcr_run.records.jsonl import read
 from pcr_run.records.number import number
-from pcr_run.report.interval import mean_interval, t_quantile
+from pcr_run.report.statistics import mean_interval
 
 COLUMNS = (
     "benchmark",
@@ -111,7 +113,7 @@ def _half(stderr: float | None, questions: int) -> float | None:
     """Half the width of the interval; null on disk is a standard error that is not known."""
     if stderr is None or math.isnan(stderr) or questions < 2:
         return None
-    return t_quantile(0.975, questions - 1) * stderr
+    return float(special.stdtrit(questions - 1, 0.975)) * stderr
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pcr_run.learner import objective
+from pcr_run.learner.surrogate import BY_RESPONSE, even
 from pcr_run.model.packing import Tokens
 from pcr_run.ragged import Ragged
 from pcr_run.schema import LearnerConfig
@@ -53,13 +54,14 @@ def cut(batch: Batch | Minibatch, rows: list[int], lengths: Sequence[int]) -> tu
 class Rows:
     """Some rows of a minibatch without padding.
 
-    ``sampled``: indices of the tokens that count, in ``tokens``. The rest stands at these: both losses' token weights,
-    advantages, log-probs by the rollout worker (``drawn``) and by the learner's policy of that time (``old``, None
-    where it is the present one). ``informative``: some advantage is not 0.
+    ``sampled``: indices of the tokens that count, in ``tokens``; ``counts``: how many in each row. The rest stands at
+    these: both losses' token weights, advantages, log-probs by the rollout worker (``drawn``) and by the learner's
+    policy of that time (``old``, None where it is the present one). ``informative``: some advantage is not 0.
     """
 
     tokens: Tokens
     sampled: Int[Tensor, " sampled"]
+    counts: Int[Tensor, " rows"]
     advantage: Float[Tensor, " sampled"]
     weight: Float[Tensor, " sampled"]
     kl_weight: Float[Tensor, " sampled"]
@@ -105,12 +107,13 @@ class Minibatch:
         """Rows ``part`` of a batch; ``importance`` weighs the reward's part."""
         mask, advantages = batch.mask[part], batch.advantages[part]
         weight = objective.token_weights(mask, cfg.aggregation, max_new_tokens)
+        rewarded = weight * importance[part]
         return cls(
             batch.ids[part],
             mask,
             batch.drawn[part],
             advantages,
-            weight * importance[part],
+            even(rewarded, mask) if cfg.surrogate in BY_RESPONSE else rewarded,
             weight * batch.kl[part, None],
             None if old is None else old[part],
             lengths,
@@ -129,6 +132,7 @@ class Minibatch:
         return Rows(
             tokens=tokens,
             sampled=mask.nonzero().flatten(),
+            counts=counts.sum(1),
             advantage=at(self.advantages[:, None].expand_as(self.mask)),
             weight=at(self.weight),
             kl_weight=at(self.kl_weight),

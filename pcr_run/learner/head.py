@@ -16,6 +16,7 @@ from pcr_run.distributed import ranks
 from pcr_run.gradients import Cotangents
 from pcr_run.learner import objective
 from pcr_run.learner.batch import Rows
+from pcr_run.learner.surrogate import BY_RESPONSE, SURROGATES, Clip, by_response
 from pcr_run.model import fused
 from pcr_run.model.policy import Policy, blocks, token_logits, token_logprobs
 from pcr_run.schema import LearnerConfig
@@ -69,6 +70,7 @@ class Head:
 
     def __init__(self, policy: Policy, reference: Policy | None, cfg: LearnerConfig, temperature: float) -> None:
         self.policy, self.reference, self.cfg, self.temperature = policy, reference, cfg, temperature
+        self.surrogate, self.clip = objective.known("learner.surrogate", cfg.surrogate, SURROGATES), Clip.of(cfg)
 
     @torch.no_grad()
     def __call__(
@@ -87,8 +89,11 @@ class Head:
         h, targets = hidden[before], rows.tokens.ids[rows.sampled]
         total = torch.zeros_like(h) if rows.informative or not two else None
         sta = torch.zeros_like(h) if two else None
+        whole = self._by_response(h, targets, rows) if self.cfg.surrogate in BY_RESPONSE else None
         alive = [
-            self._block(block, h, None if referred is None else referred[before], targets, rows, sums, total, sta)
+            self._block(
+                block, h, None if referred is None else referred[before], targets, rows, sums, whole, total, sta
+            )
             for block in blocks(len(targets), self.policy.vocabulary)
         ]
         if two and rows.old is not None and not any(bool(each) for each in alive):  # all clipped
@@ -103,20 +108,21 @@ class Head:
         targets: Int[Tensor, " sampled"],
         rows: Rows,
         sums: Sums,
+        whole: Float[Tensor, " sampled"] | None,
         total: Float[Tensor, "sampled width"] | None,
         sta: Float[Tensor, "sampled width"] | None,
     ) -> Bool[Tensor, ""]:
         """One block of tokens: logits, log-probs, both losses, and their cotangents into ``total`` and ``sta``.
 
-        Returns whether L_pla depends on any of them.
+        ``whole``: the logarithm of the ratio where it is one for a response. Returns whether L_pla depends on any of
+        the tokens.
         """
         cfg = self.cfg
         logits = token_logits(self.policy, h[block], self.temperature)
         logp, entropy, probabilities = fused.on(logits.device, fused.log_softmax)(logits, targets[block])
         old = logp if rows.old is None else rows.old[block].to(logp.dtype)
-        surrogate = objective.surrogate(
-            logp, old, rows.advantage[block], rows.weight[block], cfg.clip_low, cfg.clip_high
-        )
+        log_ratio = logp - old if whole is None else whole[block]
+        surrogate = self.surrogate(logp, log_ratio, rows.advantage[block], rows.weight[block], self.clip)
         at_pla, at_sta, exact = surrogate.cotangent, torch.zeros_like(logp), None
         if referred is not None:
             assert self.reference is not None
@@ -126,7 +132,7 @@ class Head:
                 penalty = objective.exact_kl(logits, ref_logits, weight)
                 exact = penalty.cotangent
             else:
-                penalty = objective.penalty(logp, ref_logp, weight, cfg.kl)
+                penalty = objective.penalty(logp, ref_logp, weight, cfg.kl, logp - old)
                 at_sta = penalty.cotangent
             sums.add(loss_sta=penalty.loss, kl=objective.penalty(logp, ref_logp, torch.ones_like(logp), "k3").loss)
         sums.add(loss_pla=surrogate.loss, clipped=surrogate.clipped.sum(), entropy=entropy.sum(dtype=torch.float64))
@@ -152,6 +158,19 @@ class Head:
             if weights is not None:
                 accumulate(weights, at_logits / self.temperature, h[block])
         return at_pla.any()
+
+    def _by_response(
+        self, h: Float[Tensor, "sampled width"], targets: Int[Tensor, " sampled"], rows: Rows
+    ) -> Float[Tensor, " sampled"] | None:
+        """The mean log-ratio of each token's response: all of its log-probs, before any gradient. On policy it is 0."""
+        if rows.old is None or not len(targets):
+            return None
+        parts = [
+            token_logprobs(token_logits(self.policy, h[block], self.temperature), targets[block])
+            for block in blocks(len(targets), self.policy.vocabulary)
+        ]
+        logp = torch.cat(parts)
+        return by_response(logp - rows.old.to(logp.dtype), rows.counts)
 
     def _pull(self, at_logits: Float[Tensor, "block vocabulary"]) -> Float[Tensor, "block width"]:
         """A cotangent at the scaled logits, at the features."""

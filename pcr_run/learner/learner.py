@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,13 +25,14 @@ from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import layer_rows, summary
 from pcr_run.learner.optimizer import OPTIMIZERS
+from pcr_run.learner.reference import Reference
 from pcr_run.learner.schedule import schedule
 from pcr_run.learner.updater import Updater
 from pcr_run.model import lora, packing
 from pcr_run.model.compile import compiled
 from pcr_run.model.packing import Tokens
-from pcr_run.model.policy import disable_dropout, freeze, sampled_logprobs, split
-from pcr_run.model.precision import cast_once, store
+from pcr_run.model.policy import Policy, disable_dropout, sampled_logprobs, split
+from pcr_run.model.precision import cast_once
 from pcr_run.resolver import from_config
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
@@ -47,6 +50,9 @@ class Learner:
         steps: int,
         rollout: RolloutConfig,
     ) -> None:
+        self.penalty = learner
+        if learner.kl_in == "reward":
+            learner = dataclasses.replace(learner, beta=0.0)  # in the loss
         self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
         self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
@@ -65,8 +71,10 @@ class Learner:
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.train()  # transformers checkpoints in training mode only; dropout is off all the same
         self.tapped = tappable(model, self.tracked)
-        compared, adapter = learner.beta > 0 or bool(self.tracked), lora.attached(model)
-        self.reference = self._frozen() if compared and not adapter else None
+        self.refers, adapter = learner.beta > 0 or bool(self.tracked), lora.attached(model)
+        compared = self.refers or self.penalty.beta > 0
+        self.frozen = Reference(model, learner) if compared and not adapter else None
+        self.reference = self.frozen.model if self.frozen is not None else None
         with self._reference_here(), self.autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
         if compared and adapter:
@@ -79,14 +87,6 @@ class Learner:
         updates = steps * learner.epochs * learner.minibatches
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
         self.updater = Updater(model, learner, self.optimizer, self.scheduler)
-
-    def _frozen(self) -> PreTrainedModel:
-        """The reference policy, in the dtype that is computed in, where it waits for its turn."""
-        reference = freeze(self.model)
-        if self.cfg.autocast:
-            store(reference, torch.bfloat16)
-        nn.Module.to(reference, self.cfg.reference_device or self.model.device)
-        return reference
 
     def _placed(self, model: PreTrainedModel) -> Weights:
         """In shards where this process belongs to a group, else as it is."""
@@ -102,11 +102,17 @@ class Learner:
     @contextmanager
     def _reference_here(self) -> Iterator[None]:
         """Inside, the reference is on the learner's device."""
-        if self.reference is not None:
-            nn.Module.to(self.reference, self.model.device)
-        yield
-        if self.reference is not None and self.cfg.reference_device is not None:
-            nn.Module.to(self.reference, self.cfg.reference_device)
+        with nullcontext() if self.frozen is None else self.frozen.here():
+            yield
+
+    @contextmanager
+    def _compared(self, step: int) -> Iterator[None]:
+        """Inside, the reference is that of ``step``; in shards, what belongs to none of its layers is whole."""
+        with self._reference_here():
+            if self.frozen is not None:
+                self.frozen.begin(step)
+            with nullcontext() if self.reference_weights is None else self.reference_weights.rest():
+                yield
 
     def _layers(self) -> list[nn.Module]:
         """The layers at which gradients are cut; none where they go down in one piece."""
@@ -114,9 +120,8 @@ class Learner:
             return []
         layers = cuttable(self.model, lambda ids: self.policy.features(input_ids=ids))
         if not layers and self.cfg.engine == "twin":
-            raise ConfigError(
-                "learner.engine", f"twin cannot cut {type(self.model).__name__} at its layers; right: auto"
-            )
+            problem = f"twin cannot cut {type(self.model).__name__} at its layers; right: auto"
+            raise ConfigError("learner.engine", problem)
         return layers
 
     def _compiled(self) -> AbstractContextManager[object]:
@@ -136,10 +141,7 @@ class Learner:
 
         Where ranks share the model, each has the whole batch and returns the same.
         """
-        if self.cfg.reference == "old" and self.reference is not None:
-            self.reference.load_state_dict(self.model.state_dict())
-        gathered = nullcontext() if self.reference_weights is None else self.reference_weights.rest()
-        with self._reference_here(), gathered, self.compiled:
+        with self._compared(step), self.compiled:
             return self._update(batch, step)
 
     def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -150,8 +152,9 @@ class Learner:
         old = self._old_logprobs(batch, lengths) if inner > 1 or correct else None
         importance, truncated = torch.ones_like(batch.drawn), {}
         if old is not None and correct:
+            r = self.rollout
             importance, share = objective.importance(
-                old - batch.drawn, batch.mask, self.rollout.importance, self.rollout.importance_cap
+                old - batch.drawn, batch.mask, r.importance, r.importance_cap, r.importance_floor, r.importance_mode
             )
             truncated = {"mismatch/truncated": share}
         size = len(batch.ids) // cfg.minibatches
@@ -165,15 +168,28 @@ class Learner:
             metrics.append(new_metrics)
             rows += new_rows
         keys = dict.fromkeys(key for m in metrics for key in m)
-        return {key: mean([m[key] for m in metrics if key in m]) for key in keys} | truncated, rows
+        return {key: fmean(m[key] for m in metrics if key in m) for key in keys} | truncated, rows
 
-    def _old_logprobs(self, batch: Batch, lengths: list[int]) -> Float[Tensor, "rows length"]:
-        """Log-probs of the sampled tokens under the policy that begins the step; 0 elsewhere."""
+    def divergence(self, batch: Batch, step: int) -> Float[Tensor, " rows"]:
+        """What ``learner.kl_in=reward`` takes from each reward, but for beta: the sum of a response's KL estimates."""
+        assert self.frozen is not None
+        assert self.reference_policy is not None
+        with self._compared(step):
+            now = self._old_logprobs(batch, batch.lengths)
+            d = self._old_logprobs(batch, batch.lengths, self.reference_policy) - now
+        estimate = objective.known("learner.kl", self.penalty.kl, objective.KL)
+        assert estimate is not None
+        return torch.where(batch.mask, estimate(d)[0], 0.0).sum(-1)
+
+    def _old_logprobs(
+        self, batch: Batch, lengths: list[int], policy: Policy | None = None
+    ) -> Float[Tensor, "rows length"]:
+        """Log-probs of the sampled tokens under the policy that begins the step, or another; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
         with self.autocast(), self.weights.rest():
             for part in self._dealt(lengths, [True] * len(lengths), batch.group, batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
-                new = sampled_logprobs(self.policy, tokens, mask.nonzero().flatten(), self.temperature)
+                new = sampled_logprobs(policy or self.policy, tokens, mask.nonzero().flatten(), self.temperature)
                 old = old.to(new.dtype)
                 order = torch.tensor(part.rows, dtype=torch.long, device=old.device)
                 values = old[order]
@@ -212,7 +228,7 @@ class Learner:
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {
             "lr": float(self.scheduler.get_last_lr()[0]),
-            **sums.means(int(minibatch.mask.sum()), self.reference_policy is not None),
+            **sums.means(int(minibatch.mask.sum()), self.refers),
         }
         products = self.updater.step(metrics, two if measuring else None)
         if resolution is None:
@@ -249,7 +265,8 @@ class Learner:
     def _cotangents(self, hidden: Float[Tensor, "tokens width"], rows: Rows, sums: Sums, two: bool) -> Cotangents:
         with self.autocast(), torch.no_grad():
             with lora.switched_off(self.model):
-                referred = None if self.reference_policy is None else self.reference_policy.hidden(rows.tokens)
+                reference = self.reference_policy if self.refers else None
+                referred = None if reference is None else reference.hidden(rows.tokens)
             return self.head(hidden, referred, rows, sums, two)
 
     def autocast(self) -> torch.autocast:
@@ -263,6 +280,7 @@ class Learner:
             "scheduler": self.scheduler.state_dict(),
             "resolver": self.resolver.state_dict() if hasattr(self.resolver, "state_dict") else {},
             "nonfinite": self.updater.nonfinite,
+            "reference": self.frozen.state_dict() if self.frozen is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -273,8 +291,5 @@ class Learner:
         if hasattr(self.resolver, "load_state_dict"):
             self.resolver.load_state_dict(state["resolver"])
         self.updater.nonfinite = state["nonfinite"]
-
-
-def mean(values: list[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)
+        if self.frozen is not None:
+            self.frozen.load_state_dict(state.get("reference", {}))

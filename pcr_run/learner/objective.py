@@ -1,4 +1,4 @@
-"""The two losses of GRPO and their cotangents in closed form (paper Eq. 1-9): pure functions of tensors, no autograd.
+"""GRPO's advantages, weights and penalty, and its cotangents in closed form (paper Eq. 1-9): no autograd.
 
 Both losses are sums over the tokens of a minibatch, ``loss = sum_t weight_t * per_token_t``, so a minibatch can be cut
 into any pieces and their terms added. ``beta`` stays outside. A token of weight 0 gives exactly 0 whatever else it
@@ -9,7 +9,7 @@ Example, two responses to one prompt, the first one right (advantage 1 / sqrt(2)
     >>> a = advantages(torch.tensor([[1.0, 0.0]]), "standard")
     >>> w = token_weights(torch.tensor([[True, True], [True, False]]), "sequence_mean", 8)  # [[.25, .25], [.5, 0]]
     >>> logp = torch.full((2, 2), -1.0)
-    >>> surrogate(logp, logp, a.reshape(2, 1), w, 0.2, 0.2).cotangent                       # -w * A, on policy
+    >>> clip(logp, logp - logp, a.reshape(2, 1), w, Clip(0.2, 0.2)).cotangent  # of surrogate.py: -w * A, on policy
     tensor([[-0.1768, -0.1768],
             [ 0.3535,  0.0000]])
 """
@@ -39,13 +39,6 @@ class Term:
 
     loss: Tensor
     cotangent: Tensor
-
-
-@dataclass(frozen=True)
-class SurrogateTerm(Term):
-    """The surrogate's term; ``clipped`` is true at the tokens of non-zero weight where the clip takes the gradient."""
-
-    clipped: Tensor
 
 
 def zero_advantage(rewards: Float[Tensor, "groups rows"]) -> Bool[Tensor, " groups"]:
@@ -88,45 +81,36 @@ def token_weights(
     return aggregate(mask.to(torch.float64), max_new_tokens)
 
 
-def surrogate(
-    logp: Float[Tensor, "*tokens"],
-    old_logp: Float[Tensor, "*#tokens"],
-    advantage: Float[Tensor, "*#tokens"],
-    weight: Float[Tensor, "*#tokens"],
-    clip_low: float,
-    clip_high: float,
-) -> SurrogateTerm:
-    """L_pla = -sum w min(R A, clip(R, 1 - clip_low, 1 + clip_high) A), R = exp(logp - old_logp) (paper Eq. 2-3).
-
-    All tensors broadcast to the shape of ``logp``; the cotangent is d L_pla / d logp. Where the clip is active the
-    gradient is 0; on its very edge it is not. The exponent of R stops at ``largest_exponent``: beyond it loss and
-    gradient stay where they are there, large and finite (such a ratio only counts where A < 0).
-    """
-    advantage, weight = advantage.to(logp.dtype), weight.to(logp.dtype)
-    ratio = (logp - old_logp).clamp(max=largest_exponent(logp.dtype)).exp()
-    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
-    outside = torch.where(advantage > 0, ratio > 1 + clip_high, (ratio < 1 - clip_low) & (advantage < 0))
-    counts = (weight != 0).expand_as(logp)
-    cotangent = torch.where(counts & ~outside, -weight * advantage * ratio, 0.0)
-    return SurrogateTerm(total(-weight * gain, counts), cotangent, counts & outside)
+BOUNDED: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "truncate": lambda ratio, floor, cap: ratio.clamp(floor, cap),
+    "mask": lambda ratio, floor, cap: torch.where((ratio >= floor) & (ratio <= cap), ratio, 0.0),
+}
+"""Importance ratios outside [floor, cap] become the bound (truncated: Ionides 2008; Yao et al.
+2025, "Your efficient RL framework secretly brings you off-policy RL training") or 0, which takes their tokens out (MIS:
+Liu et al. 2025, 'When speed kills stability')."""
 
 
 def importance(
-    difference: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], level: str, cap: float
+    difference: Float[Tensor, "rows length"],
+    mask: Bool[Tensor, "rows length"],
+    level: str,
+    cap: float,
+    floor: float = 0.0,
+    mode: str = "truncate",
 ) -> tuple[Float[Tensor, "rows length"], float]:
-    """Truncated importance weights of samples that another policy drew, and the share of tokens truncated.
+    """Bounded importance weights of samples that another policy drew, and the share of tokens out of bounds.
 
-    ``difference``: log-prob of each token under the learner's policy minus under the one that drew it. Weights
-    are min(exp(difference), cap) per ``token``, or the product over a row's tokens, truncated, per ``sequence``
-    (Ionides 2008; Yao et al. 2025, 'Your efficient RL framework secretly brings you off-policy RL training'). 1 where
+    ``difference``: log-prob of each token under the learner's policy minus under the one that drew it. Ratios are
+    exp(difference) per ``token``, or the product over a row's tokens per ``sequence``, ``BOUNDED`` by ``mode``. 1 where
     ``mask`` is false.
     """
     exponent = torch.where(mask, difference, 0.0)
     if level == "sequence":
         exponent = exponent.sum(-1, keepdim=True).expand_as(exponent)
     ratio = exponent.clamp(max=largest_exponent(exponent.dtype)).exp()
-    truncated = ((ratio > cap) & mask).sum() / mask.sum().clamp_min(1)
-    return torch.where(mask, ratio.clamp(max=cap), 1.0), truncated.item()
+    outside = (((ratio > cap) | (ratio < floor)) & mask).sum() / mask.sum().clamp_min(1)
+    bounded = known("rollout.importance_mode", mode, BOUNDED)(ratio, floor, cap)
+    return torch.where(mask, bounded, 1.0), outside.item()
 
 
 def k1(d: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,20 +133,48 @@ def k3(d: Tensor) -> tuple[Tensor, Tensor]:
     return growth - d, -growth
 
 
-KL: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]] | None] = {"k1": k1, "k2": k2, "k3": k3, "exact": None}
+def k3_corrected(d: Tensor) -> tuple[Tensor, Tensor]:
+    """k3 times the ratio R to the policy that sampled (DeepSeek-V3.2): of R k3 the derivative by logp is -R d.
+
+    Its expectation is the gradient of the KL whatever policy sampled. Value and slope without R.
+    """
+    return k3(d)[0], -d.clamp(max=largest_exponent(d.dtype))
+
+
+KL: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]] | None] = {
+    "k1": k1,
+    "k2": k2,
+    "k3": k3,
+    "k3_corrected": k3_corrected,
+    "exact": None,
+}
 """Estimators of the KL from sampled tokens: (value, derivative by logp) from d = ref_logp - logp; ``exact`` needs whole
 distributions (``exact_kl``)."""
 
 
+CORRECTED = ("k3_corrected",)
+"""Those that are multiplied by R."""
+
+
 def penalty(
-    logp: Float[Tensor, "*tokens"], ref_logp: Float[Tensor, "*tokens"], weight: Float[Tensor, "*tokens"], kind: str
+    logp: Float[Tensor, "*tokens"],
+    ref_logp: Float[Tensor, "*tokens"],
+    weight: Float[Tensor, "*tokens"],
+    kind: str,
+    log_ratio: Float[Tensor, "*#tokens"] | None = None,
 ) -> Term:
-    """L_sta by an estimator of ``KL`` from the sampled tokens alone; the cotangent is d L_sta / d logp."""
+    """L_sta by an estimator of ``KL`` from the sampled tokens alone; the cotangent is d L_sta / d logp.
+
+    ``log_ratio``: log R, for those that are ``CORRECTED``; None = on policy.
+    """
     estimate = known("learner.kl", kind, KL)
     if estimate is None:
         raise ConfigError("learner.kl", f"{kind!r} needs whole distributions, not the sampled tokens alone")
     weight = weight.to(logp.dtype)
     value, slope = estimate(ref_logp - logp)
+    if kind in CORRECTED and log_ratio is not None:
+        ratio = log_ratio.to(logp.dtype).clamp(max=largest_exponent(logp.dtype)).exp()
+        value, slope = value * ratio, slope * ratio
     counts = (weight != 0).expand_as(logp)
     return Term(total(weight * value, counts), torch.where(counts, weight * slope, 0.0))
 

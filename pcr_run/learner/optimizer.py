@@ -36,9 +36,15 @@ def adamw8bit(parameters: Iterable[nn.Parameter], cfg: LearnerConfig) -> Optimiz
     return made
 
 
+def sgd(parameters: Iterable[nn.Parameter], cfg: LearnerConfig) -> Optimizer:
+    """The gradient itself, without momentum; weight decay is decoupled here too, since there is nothing to couple."""
+    return torch.optim.SGD(parameters, lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+
+
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], LearnerConfig], Optimizer]] = {
     "adamw": adamw,
     "adamw8bit": adamw8bit,
+    "sgd": sgd,
 }
 """What ``learner.optimizer`` may name."""
 

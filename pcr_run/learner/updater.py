@@ -44,8 +44,7 @@ class Updater:
                 )
             return None
         self.nonfinite = 0
-        metrics["nonfinite"] = 0.0
-        metrics["clip_factor"] = 1.0
+        metrics |= {"nonfinite": 0.0, "clip_factor": 1.0}
         if self.cfg.max_grad_norm is not None:
             clip_grads_with_norm_(self.model.parameters(), self.cfg.max_grad_norm, norm)
             metrics["clip_factor"] = min(1.0, self.cfg.max_grad_norm / (metrics["grad_norm"] + 1e-6))

@@ -32,7 +32,8 @@ def attach(model: Any, cfg: LoraConfig, seed: int) -> None:
     if missing := [] if targets == ALL else [name for name in targets if not _modules(model, name)]:
         raise ConfigError(KEY, f"{type(model).__name__} has no {missing[0]}; right: {ALL}, or some of {_linear(model)}")
     model.requires_grad_(False)
-    wanted = peft.LoraConfig(r=cfg.r, lora_alpha=cfg.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    options: dict[str, Any] = {"r": cfg.r, "lora_alpha": cfg.alpha, "target_modules": targets}
+    wanted = peft.LoraConfig(task_type="CAUSAL_LM", **options)
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:

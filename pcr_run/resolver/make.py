@@ -9,11 +9,17 @@ from typing import Any
 
 from pcr_run.errors import ConfigError
 from pcr_run.resolver.base import Resolver
+from pcr_run.resolver.cagrad import CAGrad
 from pcr_run.resolver.fixed import Fixed
+from pcr_run.resolver.gac import GAC
+from pcr_run.resolver.gradvac import GradVac
+from pcr_run.resolver.mgda import MGDA
+from pcr_run.resolver.mgs import MGS
 from pcr_run.resolver.none import PlainSum
 from pcr_run.resolver.pcgrad import PCGrad
 from pcr_run.resolver.pcr import PCR
 from pcr_run.resolver.pcr_literal import PCRLiteral
+from pcr_run.resolver.shrink import Shrink
 from pcr_run.resolver.torchjd import TorchJD
 from pcr_run.schema import ResolverConfig
 
@@ -23,6 +29,12 @@ RULES: dict[str, type[Resolver]] = {
     "fixed": Fixed,
     "pcr": PCR,
     "pcr_literal": PCRLiteral,
+    "mgs": MGS,
+    "mgda": MGDA,
+    "cagrad": CAGrad,
+    "gradvac": GradVac,
+    "gac": GAC,
+    "shrink": Shrink,
     "torchjd": TorchJD,
 }
 SHARED = ("alpha", "alpha_scale", "weighting")

@@ -9,13 +9,14 @@ from pcr_run.errors import ConfigError
 from pcr_run.reward import answer
 from pcr_run.reward.combined import Combined, stop_on_failures
 from pcr_run.reward.model import RewardModel, check_local
+from pcr_run.reward.overlong import shortened
 from pcr_run.reward.references import check_references, gradable
 from pcr_run.reward.sandbox.probe import isolation
 from pcr_run.reward.verify import CodeReward, MathReward, check_math
 from pcr_run.reward.workers import Pool
 from pcr_run.schema import RewardConfig, SandboxConfig
 
-__all__ = ["check", "check_references", "gradable", "make", "stop_on_failures"]
+__all__ = ["check", "check_references", "gradable", "make", "shortened", "stop_on_failures"]
 
 NAMES = ("verifier", "model")
 VERIFIERS = ("math", "sandbox")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,8 @@ from pcr_run.data import Completion, Item, Reward, Rollout, RolloutWorker, Sampl
 from pcr_run.learner import objective
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
-from pcr_run.reward import stop_on_failures
+from pcr_run.reward import shortened, stop_on_failures
+from pcr_run.run.dynamic import Group, filled
 from pcr_run.run.metrics import reward_metrics, transcripts
 from pcr_run.schema import Config
 from pcr_run.seeds import derive, take
@@ -50,14 +51,16 @@ class Clock:
 class Experience:
     """What the policy did in one step and what it was worth.
 
-    ``scores`` of the N = P * G responses; ``transfer``: metrics of the weights' way to the worker; seconds by phase.
+    ``scores`` of the N = P * G responses; ``collected``: metrics of the weights' way to the worker and of sampling;
+    seconds by phase; ``sampled``: tokens of all responses, those that were not used too.
     """
 
     step: int
     rollout: Rollout
     scores: Sequence[Score]
-    transfer: dict[str, float]
+    collected: dict[str, float]
     clock: Clock
+    sampled: int
 
 
 @dataclass(frozen=True)
@@ -82,37 +85,51 @@ def collect(
     P, G = cfg.rollout.prompts, cfg.rollout.group
     chosen = take(questions, (step - 1) * P, P, cfg.seed)
     sampling = Sampling(temperature=cfg.rollout.temperature, max_new_tokens=cfg.rollout.max_new_tokens)
-    seed = derive(cfg.seed, "rollout", step)
-    completions: dict[int, list[Completion]] = {}
-    texts: dict[int, list[str]] = {}
-    scoring: list[tuple[list[int], Future[list[Score]]]] = []
     with ExitStack() as stack:
         with clock("sync"):
             transfer = stack.enter_context(worker.synced(step))
         background = stack.enter_context(ThreadPoolExecutor(1))
-        with clock("rollout"):
-            for part in worker.generate([question.prompt for question in chosen], G, sampling, seed):
-                completions |= part
-                texts |= {p: [decode(completion.token_ids) for completion in group] for p, group in part.items()}
-                items = [chosen[p].item for p in part for _ in range(G)]
-                # Scored while the rest is sampled, where the engine gives out what is done.
-                scored = background.submit(reward, items, [text for p in part for text in texts[p]])
-                scoring.append((list(part), scored))
-        with clock("reward"):
-            scores: dict[int, list[Score]] = {}
-            for prompts, future in scoring:
-                values = iter(future.result())
-                scores |= {p: list(islice(values, G)) for p in prompts}
-    in_order = [score for p in range(P) for score in scores[p]]
-    stop_on_failures(cfg.reward, in_order)
+
+        def sample(asked: Sequence[Question], round_: int) -> list[Group]:
+            seed = derive(cfg.seed, "rollout", step, *([round_] if round_ else []))
+            completions: dict[int, list[Completion]] = {}
+            texts: dict[int, list[str]] = {}
+            scoring: list[tuple[list[int], Future[list[Score]]]] = []
+            with clock("rollout"):
+                for part in worker.generate([question.prompt for question in asked], G, sampling, seed):
+                    completions |= part
+                    texts |= {p: [decode(completion.token_ids) for completion in group] for p, group in part.items()}
+                    items = [asked[p].item for p in part for _ in range(G)]
+                    # Scored while the rest is sampled, where the engine gives out what is done.
+                    scored = background.submit(reward, items, [text for p in part for text in texts[p]])
+                    scoring.append((list(part), scored))
+            with clock("reward"):
+                scores: dict[int, list[Score]] = {}
+                for prompts, future in scoring:
+                    values = iter(future.result())
+                    scores |= {p: list(islice(values, G)) for p in prompts}
+            window, longest = cfg.reward.overlong, cfg.rollout.max_new_tokens
+            return [
+                Group(completions[p], texts[p], shortened(scores[p], completions[p], window, longest))
+                for p in range(len(asked))
+            ]
+
+        if cfg.rollout.dynamic:
+            chosen, groups, counts, every = filled(questions, chosen, sample, step, cfg.rollout.max_rounds, cfg.seed)
+        else:
+            groups = every = sample(chosen, 0)
+            counts = {}
+    stop_on_failures(cfg.reward, [score for group in every for score in group.scores])
     rollout = Rollout(
         items=[question.item for question in chosen],
         prompt_ids=[question.prompt for question in chosen],
-        completions=[completion for p in range(P) for completion in completions[p]],
-        texts=[text for p in range(P) for text in texts[p]],
+        completions=[completion for group in groups for completion in group.completions],
+        texts=[text for group in groups for text in group.texts],
         group=G,
     )
-    return Experience(step, rollout, in_order, transfer, clock)
+    in_order = [score for group in groups for score in group.scores]
+    sampled = sum(len(completion.token_ids) for group in every for completion in group.completions)
+    return Experience(step, rollout, in_order, {**transfer, **counts}, clock, sampled)
 
 
 def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> StepRecord:
@@ -121,18 +138,30 @@ def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> St
     with clock("learner"):
         rewards = torch.tensor([score.value for score in scores], dtype=torch.float64).view(-1, rollout.group)
         batch = collate(cfg, rollout, rewards, pad, learner.model.device)
+        penalised = {}
+        if cfg.learner.kl_in == "reward" and cfg.learner.beta > 0:
+            kl = cfg.learner.beta * learner.divergence(batch, step).double().cpu()
+            batch = rewarded(cfg, batch, rewards - kl.view_as(rewards))
+            penalised = {"reward/kl": -kl.mean().item()}
         updated, layers = learner.update(batch, step)
-    tokens = sum(len(completion.token_ids) for completion in rollout.completions)
+    tokens = experience.sampled
     metrics = {
         "step": step,
         **reward_metrics(rollout, scores, rewards),
         **updated,
-        **experience.transfer,
+        **penalised,
+        **experience.collected,
         **{f"time/{phase}": seconds for phase, seconds in clock.seconds.items()},
         "perf/tokens_per_second": tokens / sum(clock.seconds.values()),
         "perf/rollout_tokens_per_second": tokens / clock.seconds["rollout"],
     }
     return StepRecord(metrics, layers, transcripts(step, rollout, scores, cfg.tracker.transcripts))
+
+
+def rewarded(cfg: Config, batch: Batch, rewards: torch.Tensor) -> Batch:
+    """The batch with the advantages of other ``rewards`` [P, G]."""
+    advantages = objective.advantages(rewards, cfg.learner.advantage)
+    return replace(batch, advantages=advantages.flatten().to(batch.advantages))
 
 
 def collate(cfg: Config, rollout: Rollout, rewards: torch.Tensor, pad: int, device: torch.device) -> Batch:

@@ -15,6 +15,7 @@ from pcr_run.model import lora
 from pcr_run.run import checkpoint
 from pcr_run.run.interrupt import deferred
 from pcr_run.schema import Config
+from pcr_run.schema.learner import KEPT
 
 SETTINGS, MERGED = "generation_config.json", "merged"
 SPARE = 16 << 20
@@ -58,11 +59,14 @@ def check_room(cfg: Config, directory: Path, policy: Any, step: int) -> None:
     """ConfigError where the disk has no room for the checkpoints to come and ``final/``."""
     trained = _bytes(weight for weight in policy.parameters() if weight.requires_grad)
     whole = _bytes(policy.parameters()) if cfg.learner.lora.merge else 0
+    kept = KEPT[cfg.learner.optimizer] * trained
+    if cfg.learner.reference.startswith(("every", "ema")):
+        kept += trained  # the reference
     there = len(checkpoint.found(directory / "checkpoints"))
     to_come = math.ceil((cfg.steps - step) / (cfg.checkpoint.every or max(1, cfg.steps)))
     # A checkpoint is written before the oldest one goes.
     more = max(0, min(cfg.checkpoint.keep + 1, there + to_come) - there)
-    needed = (more * 3 + 1) * trained + whole + SPARE  # weights and two moments each; final/
+    needed = more * (trained + kept) + trained + whole + SPARE  # the last: final/
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise ConfigError(

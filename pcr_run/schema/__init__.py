@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from pcr_run.right import COUNT, at_least, between, doc, matching
 from pcr_run.schema.experiment import ClaimConfig, ExperimentConfig, ThroughputConfig
 from pcr_run.schema.launch import LaunchConfig
-from pcr_run.schema.learner import LearnerConfig, LoraConfig, MeasureConfig, ResolverConfig
+from pcr_run.schema.learner import LearnerConfig, LoraConfig, MeasureConfig, ResolverConfig, clip_range
 from pcr_run.schema.questions import ModelConfig, TaskConfig
 from pcr_run.schema.records import CheckpointConfig, EvaluationConfig, HarnessConfig, TrackerConfig, WandbConfig
 from pcr_run.schema.reward import RewardConfig, SandboxConfig
@@ -37,6 +37,7 @@ __all__ = [
     "ThroughputConfig",
     "TrackerConfig",
     "WandbConfig",
+    "clip_range",
     "evaluation_steps",
     "to_dict",
 ]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from pcr_run.right import ABOVE_0_TO_1, COUNT, MOMENTS, POSITIVE, SHARE, Right, at_least, between, doc
+from pcr_run.right import ABOVE_0_TO_1, ABOVE_1, COUNT, MOMENTS, POSITIVE, SHARE, Right, at_least, between, doc
 
 MODULES = ("mlp", "attention", "all")
 GRANULARITIES = ("layer", "tensor", "global")
+KL_PLACES = ("loss", "reward")
+
+
+def reference_holds(text: str) -> bool:
+    """Whether ``learner.reference`` is one of its kinds, with a number that can be."""
+    if found := re.fullmatch(r"ema:(\d*\.?\d+(?:e-?\d+)?)", text):
+        return 0 < float(found[1]) <= 1
+    return re.fullmatch(r"initial|old|every:0*[1-9]\d*", text) is not None
 
 
 @dataclass
 class ResolverConfig:
-    """How the two gradients become one (`resolver=pcr|pcr_literal|pcgrad|fixed|none|torchjd`)."""
+    """How the two gradients become one (`resolver=none|pcr|pcr_literal|fixed|pcgrad|mgs|...`)."""
 
     name: str = doc("a rule of `pcr_run.resolver` or `module:Class`", right="pcr_run.resolver.make:RULES")
     modules: str = doc("parameters acted on", "mlp", MODULES)
@@ -58,16 +67,28 @@ class LearnerConfig:
     """Objective and optimizer (`learner=default`)."""
 
     lr: float = doc("learning rate", 1e-4, between(0, 1))
-    optimizer: str = doc("`adamw`, or `adamw8bit`: moments in 8 bits", "adamw", "pcr_run.learner.optimizer:OPTIMIZERS")
     weight_decay: float = doc("decoupled weight decay", 0.01, at_least(0))
     betas: list[float] = doc("AdamW moments", [0.9, 0.999], MOMENTS)
+    optimizer: str = doc(
+        "`adamw`, `adamw8bit` (its moments in 8 bits) or `sgd` (without momentum)",
+        "adamw",
+        "pcr_run.learner.optimizer:OPTIMIZERS",
+    )
     schedule: str = doc("`constant`, `linear` or `cosine` decay to 0", "constant", "pcr_run.learner.schedule:SCHEDULES")
     warmup: float = doc("share of the optimizer steps with a linear warm-up", 0.0, SHARE)
     max_grad_norm: float | None = doc("clip the resolved gradient to this norm; null = off", 1.0, POSITIVE)
     beta: float = doc("weight of the KL term", 0.04, at_least(0))
-    kl: str = doc("KL estimator; `exact` sums over the whole vocabulary", "k3", "pcr_run.learner.objective:KL")
+    kl: str = doc(
+        "KL estimator; `k3_corrected` times the ratio (unbiased off policy), `exact` over the whole vocabulary",
+        "k3",
+        "pcr_run.learner.objective:KL",
+    )
+    kl_in: str = doc("KL term in the `loss`, or taken from the `reward` (no stability gradient)", "loss", KL_PLACES)
     reference: str = doc(
-        "reference policy: `initial` or `old` (the policy that sampled)", "initial", ("initial", "old")
+        "reference policy: `initial`, `old` (the policy that sampled), `every:N` (renewed each N steps) or `ema:RATE` "
+        "(moves by this share of the way to the policy before each step)",
+        "initial",
+        Right(reference_holds, "initial, old, every:N (N of at least 1) or ema:RATE (above 0, at most 1)"),
     )
     reference_device: str | None = doc(
         "where the reference waits between updates; null = with the policy", None, ("cpu",)
@@ -82,8 +103,24 @@ class LearnerConfig:
         "sequence_mean",
         "pcr_run.learner.objective:AGGREGATIONS",
     )
-    clip_low: float = doc("ratio clipped below 1 - clip_low", 0.2, ABOVE_0_TO_1)
-    clip_high: float = doc("ratio clipped above 1 + clip_high", 0.2, POSITIVE)
+    surrogate: str = doc(
+        "what a token gains: `clip` (PPO), `gspo` (one ratio a response), `cispo` (clipped constant weight)",
+        "clip",
+        "pcr_run.learner.surrogate:SURROGATES",
+    )
+    clip_low: float | None = doc(
+        "ratio clipped below 1 - clip_low; null = the surrogate's own: 0.2, `gspo` 0.0003, `cispo` 1 (never)",
+        None,
+        ABOVE_0_TO_1,
+    )
+    clip_high: float | None = doc(
+        "ratio clipped above 1 + clip_high; null = the surrogate's own: 0.2, `gspo` 0.0004, `cispo` 4", None, POSITIVE
+    )
+    dual_clip: float | None = doc(
+        "`clip`, `gspo`: where the advantage is negative, the ratio counts at most this often; null = off",
+        None,
+        ABOVE_1,
+    )
     zero_advantage: str = doc("groups with equal rewards: `keep` or `skip` their KL", "keep", ("keep", "skip"))
     mask_truncated: bool = doc("leave responses that were cut out of both losses", False)
     epochs: int = doc("passes over a batch", 1, COUNT)
@@ -110,3 +147,16 @@ class LearnerConfig:
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
     max_nonfinite: int = doc("stop after this many updates with a non-finite gradient in a row", 3, COUNT)
     lora: LoraConfig = field(default_factory=LoraConfig, metadata={"doc": "low-rank adapter"})
+
+
+KEPT = {"adamw": 2, "adamw8bit": 2, "sgd": 0}
+"""Numbers that each optimizer keeps of a weight, at most as large as it."""
+CLIP_RANGES = {"clip": (0.2, 0.2), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
+"""Each surrogate's own (clip_low, clip_high): PPO's; that of the GSPO paper, section 5.1; CISPO has no lower bound, and
+5 as its upper one (the recommendation of TRL, after Khatri et al. 2025)."""
+
+
+def clip_range(cfg: LearnerConfig) -> tuple[float, float]:
+    """(clip_low, clip_high) as set, or as the surrogate has them."""
+    low, high = CLIP_RANGES[cfg.surrogate]
+    return low if cfg.clip_low is None else cfg.clip_low, high if cfg.clip_high is None else cfg.clip_high

@@ -21,6 +21,9 @@ class RewardConfig:
     correctness: float = doc("weight of the verifier's value", 1.0, at_least(0))
     format: float = doc("weight of a format reward: 1 for a closed box or code block", 0.0, at_least(0))
     model: float = doc("weight of the reward model's score", 1.0, at_least(0))
+    overlong: int = doc(
+        "tokens before the limit in which a response's reward falls, by 1 in all (DAPO); 0 = none", 0, at_least(0)
+    )
     max_failed: float = doc("stop the run when the share of `error` verdicts in one step exceeds this", 0.1, SHARE)
     max_unparsed: float = doc("stop the run when the share of `unparsed` verdicts in one step exceeds this", 1.0, SHARE)
     path: str | None = doc("`model`: local directory or hub id of the reward model", None)

@@ -17,6 +17,8 @@ class RolloutConfig:
     )
     prompts: int = doc("P, prompts a step", 16, COUNT)
     group: int = doc("G, responses to each prompt", 8, COUNT)
+    dynamic: bool = doc("replace groups whose rewards are all equal by fresh prompts (DAPO)", False)
+    max_rounds: int = doc("`dynamic`: most rounds of sampling in a step, the first one among them", 4, at_least(2))
     max_prompt_tokens: int = doc(
         "longest prompt; longer ones are left out of training, refused if held out", 256, COUNT
     )
@@ -29,7 +31,13 @@ class RolloutConfig:
     importance: str = doc(
         "`old_logprobs=engine`: importance ratio per `token` or per `sequence`", "token", ("token", "sequence")
     )
-    importance_cap: float = doc("`old_logprobs=engine`: the ratio is truncated here", 2.0, POSITIVE)
+    importance_mode: str = doc(
+        "`old_logprobs=engine`: a ratio out of bounds is set to the bound (`truncate`) or to 0 (`mask`)",
+        "truncate",
+        "pcr_run.learner.objective:BOUNDED",
+    )
+    importance_cap: float = doc("`old_logprobs=engine`: upper bound of the ratio", 2.0, POSITIVE)
+    importance_floor: float = doc("`old_logprobs=engine`: lower bound of the ratio", 0.0, at_least(0))
     transfer: str = doc(
         "weights to `vllm` by `files` (shared memory), `ipc` (same GPU) or `nccl` (other GPUs); `auto` chooses",
         "auto",

@@ -30,7 +30,11 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
         yield "learner.reference_device", f"the reference of {count} processes is in shards; leave it out"
     if cfg.learner.lora.r is not None:
         yield "learner.lora.r", f"an adapter is trained by one process, not {count}; right: null, or launch.nproc=1"
-    if cfg.learner.optimizer == "adamw8bit":
-        yield "learner.optimizer", f"adamw8bit serves one process, not {count}; right: adamw, or launch.nproc=1"
+    if cfg.learner.optimizer != "adamw":
+        problem = f"{cfg.learner.optimizer} serves one process, not {count}"
+        yield "learner.optimizer", f"{problem}; right: adamw, or launch.nproc=1"
+    if cfg.learner.reference not in ("initial", "old"):
+        problem = f"{cfg.learner.reference} is kept by one process, not {count}"
+        yield "learner.reference", f"{problem}; right: initial or old, or launch.nproc=1"
     if ":" in cfg.device:
         yield "device", f"{cfg.device} is one for {count} processes; right: auto, cpu or cuda"
