@@ -25,6 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from pcr_run.errors import ConfigError, Interrupted
+from pcr_run.records import result
 from pcr_run.schema import Config
 
 
@@ -33,8 +34,8 @@ class CellsConf:
     """Options of the launcher: ``hydra.launcher.parallel=2 hydra.launcher.gpus=[0,1]``."""
 
     _target_: str = "hydra_plugins.pcr_cells.CellsLauncher"
-    parallel: int | None = None  # cells at a time; null = one for each GPU in the list, else 1
-    gpus: list[Any] = field(default_factory=list)  # one a cell, by CUDA_VISIBLE_DEVICES; empty = left as is
+    parallel: int | None = None  # cells at a time; null = one for each set of GPUs in the list, else 1
+    gpus: list[Any] = field(default_factory=list)  # launch.nproc a cell, by CUDA_VISIBLE_DEVICES; empty = left as is
 
 
 @dataclass
@@ -67,7 +68,7 @@ class CellsLauncher(Launcher):
         if parallel is not None and parallel < 1:
             raise ConfigError("hydra.launcher.parallel", f"{parallel} is out of range; right is a number of at least 1")
         self.gpus = [str(gpu) for gpu in gpus]
-        self.parallel = parallel or len(self.gpus) or 1
+        self.parallel = parallel
         self.lines: dict[str, list[Any]] = {}  # of experiments: their combinations
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -81,12 +82,10 @@ class CellsLauncher(Launcher):
         if cells[0].cfg.dry_run:
             self._show([(cell.cfg, cell.directory) for cell in cells])
             return [_returned(cell, None) for cell in cells]
-        from pcr_run.records import result
-
         self._declare(cells)
-        codes = {}
+        codes, dealt = {}, self._slots(max(cell.cfg.launch.nproc for cell in cells))
         try:
-            for cell, code in self._run(cells):
+            for cell, code in self._run(cells, dealt):
                 codes[cell.directory] = code
         finally:
             self._conclude(cells)
@@ -112,8 +111,6 @@ class CellsLauncher(Launcher):
         check(cfg)
 
     def _done(self, cell: Cell) -> bool:
-        from pcr_run.records import result
-
         return result.read(cell.directory).get("status") == "complete"
 
     def _show(self, cells: Sequence[tuple[Config, Path]]) -> None:
@@ -121,7 +118,8 @@ class CellsLauncher(Launcher):
 
         dry_run.show(*cells[0], asks=False)
         dry_run.matrix(cells)
-        dry_run.table("cost", costs.costs([cfg for cfg, _ in cells], self.parallel))
+        at_once = len(self._slots(max(cfg.launch.nproc for cfg, _ in cells)))
+        dry_run.table("cost", costs.costs([cfg for cfg, _ in cells], at_once))
 
     def _conclude(self, cells: Sequence[Cell]) -> None:
         from pcr_run.report import summary
@@ -157,18 +155,18 @@ class CellsLauncher(Launcher):
         writable(self.sweep, "hydra.sweep.dir")
         return list(cells.values())
 
-    def _run(self, cells: list[Cell]) -> Iterator[tuple[Cell, int]]:
-        """Run what is not complete, ``parallel`` at a time; yields (cell, exit code) as they end."""
+    def _run(self, cells: list[Cell], dealt: list[str | None]) -> Iterator[tuple[Cell, int]]:
+        """Run what is not complete, one on each of the sets of GPUs ``dealt``; yields (cell, exit code) as they end."""
         todo = [cell for cell in cells if not self._done(cell)]
         print(f"sweep of {len(cells)} cells, {len(cells) - len(todo)} already complete: {self.sweep}", flush=True)
-        slots = deque(self.gpus[i % len(self.gpus)] if self.gpus else None for i in range(self.parallel))
+        parallel, slots = len(dealt), deque(dealt)
         waiting, running = deque(todo), dict[subprocess.Popen[bytes], tuple[Cell, str | None, float]]()
         try:
             while waiting or running:
                 while waiting and slots:
                     cell, gpu = waiting.popleft(), slots.popleft()
                     print(f"[{cells.index(cell) + 1}/{len(cells)}] {cell.directory.name}: started", flush=True)
-                    running[self._start(cell, gpu)] = cell, gpu, time.monotonic()
+                    running[self._start(cell, gpu, parallel)] = cell, gpu, time.monotonic()
                 for process in [process for process in running if process.poll() is not None]:
                     cell, gpu, began = running.pop(process)
                     slots.append(gpu)
@@ -180,7 +178,17 @@ class CellsLauncher(Launcher):
             _stop(list(running), getattr(interrupt, "signal", signal.SIGINT))
             raise
 
-    def _start(self, cell: Cell, gpu: str | None) -> subprocess.Popen[bytes]:
+    def _slots(self, processes: int) -> list[str | None]:
+        """What each cell that runs at a time gets: a set of as many GPUs as it has processes, or None."""
+        if not self.gpus:
+            return [None] * (self.parallel or 1)
+        sets = [",".join(self.gpus[i : i + processes]) for i in range(0, len(self.gpus) - processes + 1, processes)]
+        if not sets:
+            problem = f"{len(self.gpus)} are not enough for launch.nproc={processes}"
+            raise ConfigError("hydra.launcher.gpus", f"{problem}; right: at least {processes}, or an empty list")
+        return [sets[i % len(sets)] for i in range(self.parallel or len(sets))]
+
+    def _start(self, cell: Cell, gpu: str | None, parallel: int) -> subprocess.Popen[bytes]:
         """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write ``console.log``."""
         hydra = self.config.hydra
         # An experiment is a list of plain runs: each of its cells can be typed without it.
@@ -196,9 +204,10 @@ class CellsLauncher(Launcher):
         environment = dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
-        elif self.parallel > 1:
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.parallel)))
-        if self.parallel == 1:
+        elif parallel > 1:
+            threads = len(os.sched_getaffinity(0)) // (parallel * cell.cfg.launch.nproc)
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+        if parallel == 1:
             return subprocess.Popen(command, env=environment, process_group=0)
         cell.directory.mkdir(parents=True, exist_ok=True)
         with (cell.directory / "console.log").open("ab") as console:
@@ -258,8 +267,6 @@ def _seed(overrides: Sequence[str]) -> int:
 
 def _outcome(cell: Cell, code: int) -> str:
     """How a cell ended, for its status line; a process that could not say why itself gets a result that does."""
-    from pcr_run.records import result
-
     if code == 0:
         return "complete"
     if code < 0:

@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pcr_run.configuration import compose
 from pcr_run.configuration.check import check, check_directory, check_rule, writable
+from pcr_run.distributed import launch
 from pcr_run.errors import ConfigError, Interrupted, RunError, disk_full, is_disk_full
 from pcr_run.records import result
 from pcr_run.schema import Config
@@ -67,7 +68,7 @@ def _train(cfg: Config, directory: Path) -> dict[str, Any]:
     from pcr_run.run.run import run
 
     outcome = run(cfg, directory)
-    if cfg.tracker.report and HydraConfig.get().mode == RunMode.RUN:
+    if cfg.tracker.report and launch.speaks() and HydraConfig.get().mode == RunMode.RUN:
         from pcr_run.report import build  # takes a second to import
 
         build.softly(directory)
@@ -120,7 +121,12 @@ def job(program: Program, composed: DictConfig) -> Any:
             program.show(cfg, directory)
             return None
         check_rule(cfg)
-        with _alone_in(directory), _logged(directory):
+        if cfg.launch.nproc > 1 and not launch.is_rank() and result.read(directory).get("status") != "complete":
+            with _alone_in(directory):
+                return _share(cfg, directory)
+        if not launch.speaks():
+            return _run(program, cfg, directory)
+        with contextlib.nullcontext() if launch.started_here() else _alone_in(directory), _logged(directory):
             return _run(program, cfg, directory)
     except ConfigError as error:
         _leave(program, error, 2)
@@ -134,22 +140,52 @@ def job(program: Program, composed: DictConfig) -> Any:
             directory.rmdir()
 
 
+def _share(cfg: Config, directory: Path) -> dict[str, Any]:
+    """The run in several processes; what ended it early is in ``result.json``."""
+    hydra = HydraConfig.get()
+    command = [sys.executable, "-P", "-m", "pcr_run", "--config-name", str(hydra.job.config_name)]
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            command += ["--config-dir", source.path]
+    where = str(directory.absolute()).replace("'", "\\'")
+    command += [*hydra.overrides.hydra, *hydra.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{where}'"]
+    if hydra.mode == RunMode.MULTIRUN:
+        command += ["tracker.report=false"]  # the sweep has one
+    failure = launch.run_ranks(cfg.launch.nproc, command)
+    if failure is None:
+        return result.read(directory)
+    if failure.code < 0:
+        reason = f"rank {failure.rank} was killed by {signal.Signals(-failure.code).name}, the others were ended"
+        result.mark(directory, cfg, "failed", reason)
+        raise RunError(f"{reason}; the same command goes on from the newest checkpoint")
+    result.mark(directory, cfg, "failed", failure.text)
+    if failure.code == 2:
+        raise ConfigError(*failure.text.partition(": ")[::2])
+    raise RunError(failure.text or f"rank {failure.rank} ended with exit code {failure.code}")
+
+
 def _run(program: Program, cfg: Config, directory: Path) -> dict[str, Any]:
     """The run itself; what ends it early is in ``run.log`` with its traceback, in ``result.json`` with its reason."""
     try:
-        result.save_config(directory, cfg)
+        if launch.speaks():
+            result.save_config(directory, cfg)
         return program.run(cfg, directory)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", signal.SIGINT)
-        result.mark(directory, cfg, "interrupted", f"signal {number}")
+        _mark(directory, cfg, "interrupted", f"signal {number}")
         raise Interrupted(number) from error
     except Exception as error:
         log.debug("traceback", exc_info=True)
         reason = _reason(error, directory)
-        result.mark(directory, cfg, "failed", reason)
+        _mark(directory, cfg, "failed", reason)
         if isinstance(error, ConfigError | RunError):
             raise
         raise RunError(reason) from error
+
+
+def _mark(directory: Path, cfg: Config, status: str, reason: str) -> None:
+    if launch.speaks():
+        result.mark(directory, cfg, status, reason)
 
 
 def _reason(error: Exception, directory: Path) -> str:
@@ -172,7 +208,10 @@ def _say(name: str, message: object, code: int) -> int:
     lines = [line for line in str(message).splitlines() if line.strip()]
     text = "\n".join(lines[:6])
     text = text if len(text) <= 600 and len(lines) <= 6 else f"{text[:600]} ..."
-    print(f"{name}: {'error: ' if code < 128 else ''}{text}", file=sys.stderr)
+    if launch.REPORT in os.environ:
+        launch.report(text)
+    else:
+        print(f"{name}: {'error: ' if code < 128 else ''}{text}", file=sys.stderr)
     return code
 
 

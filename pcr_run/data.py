@@ -145,11 +145,17 @@ class RolloutWorker(Protocol):
         """
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        numbers: Sequence[int] | None = None,
     ) -> Iterator[dict[int, list[Completion]]]:
         """``n`` completions for each prompt of token ids, by its index, in parts as they are done.
 
-        The same seed and weights give the same samples, up to the rounding of the engine.
+        The same seed, weights and number of a prompt (its index, if there are no ``numbers``) give the same samples,
+        whichever prompts are beside it, up to the rounding of the engine.
         """
 
     def close(self) -> None:

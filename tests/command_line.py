@@ -30,7 +30,7 @@ def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     site, directory = tmp_path / "site", tmp_path / "work"
     site.mkdir()
     (site / "sitecustomize.py").write_text(Path(fake_run.__file__).read_text())
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
     directory.mkdir()
     monkeypatch.chdir(directory)
     return directory

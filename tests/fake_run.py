@@ -22,6 +22,8 @@ def run(cfg: Any, directory: Path) -> dict[str, Any]:
 
     with (directory / "starts").open("a") as starts:
         starts.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ.get('OMP_NUM_THREADS')} {os.getpid()}\n")
+    if os.environ.get("RANK", "0") != "0":  # the first rank writes
+        return {}
     found = result.read(directory)
     if found.get("status") == "complete":
         return found

@@ -267,7 +267,6 @@ def test_targets_that_cannot_be_adapted_are_named(targets: list[str], says: str)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("launch.nproc", 2),
         ("learner.lora.targets", []),
         ("learner.reference", "old"),
         ("learner.reference_device", "cpu"),
@@ -280,5 +279,5 @@ def test_keys_that_mean_nothing_together_are_refused(key: str, value: object) ->
     assert list(rules.problems(cfg)) == []
     owner, _, last = key.rpartition(".")
     setattr(check.get(cfg, owner), last, value)
-    expected = {"launch.nproc": "learner.lora.r", "learner.lora.r": "learner.lora.merge"}.get(key, key)
+    expected = {"learner.lora.r": "learner.lora.merge"}.get(key, key)
     assert [found for found, _ in rules.problems(cfg)] == [expected]

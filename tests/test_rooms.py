@@ -14,20 +14,22 @@ BETWEEN = {"schema", "right", "data", "errors", "seeds", "ragged"}
 """Modules that stand between the rooms: everybody may use them, and they use no room."""
 
 ROOMS: dict[str, set[str]] = {
+    "distributed": set(),
     "resolver": set(),
     "records": set(),
     "task": set(),
     "reward": set(),
-    "gradients": {"resolver"},
+    "gradients": {"distributed", "resolver"},
     "model": {"task"},
     "tracker": {"records"},
     "report": {"records"},
     "evaluation": {"model", "reward"},
     "rollout": {"model"},
-    "learner": {"model", "gradients", "resolver"},
-    "configuration": {"model", "records", "resolver", "reward"},
-    "run": {"evaluation", "learner", "model", "records", "reward", "rollout", "task", "tracker"},
-    "cli": {"configuration", "records", "report", "run"},
+    "learner": {"distributed", "model", "gradients", "resolver"},
+    "configuration": {"distributed", "model", "records", "resolver", "reward"},
+    "run": {"distributed", "evaluation", "learner", "model", "records", "reward", "rollout", "task", "tracker"},
+    "cli": {"configuration", "distributed", "records", "report", "run"},
+    "__main__": {"cli"},
     "eval": {
         *("cli", "configuration", "evaluation", "model", "records", "report", "reward", "rollout", "run", "task"),
     },

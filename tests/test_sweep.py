@@ -144,6 +144,30 @@ def test_gpus_are_dealt_out_one_to_each_running_cell(command, work):
     assert used[:2] == ["3", "GPU-5"]
 
 
+def test_gpus_are_dealt_out_in_sets_to_cells_of_several_processes(command, work):
+    ended = command("-m", "resolver=pcr,none", "launch.nproc=2", "hydra.launcher.gpus=[0,1,2,3,4]")
+    assert ended.code == 0, ended.err
+    for name, gpus in (("pcr", "0,1"), ("none", "2,3")):
+        assert [line.split()[0] for line in starts(work, name)] == [gpus, gpus]
+    ended = command("-m", "resolver=pcr,none", "seed=7", "launch.nproc=3", "hydra.launcher.gpus=[0,1]")
+    assert ended.code == 2
+    assert "hydra.launcher.gpus: 2 are not enough for launch.nproc=3" in ended.err
+
+
+def test_a_cell_whose_rank_is_killed_has_a_result_that_says_so(command, work):
+    ended = command("resolver=pcr", "launch.nproc=2", "hydra.run.dir=here", pcr="killed")
+    assert ended.code == 1
+    assert ended.err.count("error:") == 1
+    assert "rank 0 was killed by SIGKILL" in ended.err
+    assert json.loads((work / "here" / "result.json").read_text())["status"] == "failed"
+
+
+def test_an_error_of_a_rank_is_that_of_the_run(command, work):
+    ended = command("resolver=pcr", "launch.nproc=2", "hydra.run.dir=here", pcr="bad data")
+    assert ended.code == 2
+    assert ended.err == "pcr-run: error: task.data.path: empty; right is a file with rows\n"
+
+
 def test_directories_are_the_same_for_the_same_cell_however_the_sweep_is_written(command, work):
     command("-m", "resolver=pcr", "seed=1", "steps=3", "hydra.sweep.dir=a")
     command("-m", "steps=3", "seed=0,1", "resolver=pcr", "hydra.sweep.dir=b", "checkpoint.every=7")

@@ -1,1 +1,1 @@
-"""A command line in; a typed, checked configuration out. No torch. May import model, records, resolver, reward."""
+"""A command line in; a typed, checked one out. No torch. May import distributed, model, records, resolver, reward."""

@@ -37,7 +37,7 @@ HYDRA = """\
 configuration: the same command goes on |
 | `hydra.sweep.dir` | `outputs/sweep-<what varies>-<hash>` | directory of a sweep (`-m`), with one directory a cell |
 | `hydra.launcher.parallel` | `null` | cells at a time; null = one for each GPU of the list, else 1 |
-| `hydra.launcher.gpus` | `[]` | GPUs dealt out one to each running cell, by `CUDA_VISIBLE_DEVICES` |
+| `hydra.launcher.gpus` | `[]` | GPUs dealt out `launch.nproc` to each running cell, by `CUDA_VISIBLE_DEVICES` |
 
 `resume`, `dry_run`, `tracker`, `checkpoint` and `launch` may differ when a run goes on; with any other difference the
 directory is refused. Exit codes: 0 all done; 1 a run failed; 2 bad configuration; 130, 143 interrupted, can go on.

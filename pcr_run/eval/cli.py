@@ -12,6 +12,7 @@ from typing import Any
 
 from pcr_run import cli
 from pcr_run.configuration.check import check
+from pcr_run.configuration.check.launch import processes
 from pcr_run.errors import ConfigError
 from pcr_run.eval import source
 from pcr_run.schema import Config
@@ -33,6 +34,8 @@ def check_evaluation(cfg: Config) -> None:
         raise ConfigError(
             "evaluation", "nothing to measure; choose evaluation=paper, or add +task@evaluation.tasks.X=X"
         )
+    if processes(cfg) > 1:
+        raise ConfigError("launch.nproc", f"{processes(cfg)} processes cannot share a measurement; right: 1")
     check(replace(cfg, model=source.find(cfg.model).model))
 
 

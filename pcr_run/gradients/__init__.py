@@ -1,4 +1,6 @@
-"""Two losses of one model in; two gradients, their variances and one update of both out. May import resolver.
+"""Two losses of one model in; two gradients, their variances and one update of both out.
+
+May import distributed, resolver.
 
 Usable without the rest of pcr_run, on any loss pair of any transformers causal LM::
 
@@ -12,10 +14,11 @@ Usable without the rest of pcr_run, on any loss pair of any transformers causal 
 
 Parameters outside ``names`` get the plain gradient of ``pla + beta * sta``, as one backward of the sum would give."""
 
-from pcr_run.gradients.cut import cuttable
+from pcr_run.gradients.cut import Cotangents, cuttable, outermost
 from pcr_run.gradients.groups import group_index, group_name, place, select
 from pcr_run.gradients.moments import Resolution
-from pcr_run.gradients.two import Cotangents, TwoGradients, tappable
+from pcr_run.gradients.taps import tappable
+from pcr_run.gradients.two import TwoGradients
 
 __all__ = [
     "Cotangents",
@@ -24,6 +27,7 @@ __all__ = [
     "cuttable",
     "group_index",
     "group_name",
+    "outermost",
     "place",
     "select",
     "tappable",

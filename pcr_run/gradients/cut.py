@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -28,11 +29,26 @@ class CannotCutError(Exception):
 
 
 @dataclass(frozen=True)
+class Cotangents:
+    """What two losses say of a tensor, in its shape: the derivatives of L_pla + beta L_sta and of L_sta.
+
+    ``sta`` None: nothing is kept apart. ``total`` None: L_pla does not depend on the tensor, so it is beta ``sta``.
+    """
+
+    total: Float[Tensor, "*shape"] | None
+    sta: Float[Tensor, "*shape"] | None
+
+
+@dataclass(frozen=True)
 class Segment:
-    """A part of a graph: from ``leaf`` (None: from the model's parameters alone) to what ``output`` gives."""
+    """A part of a graph: from ``leaf`` (None: from the model's parameters alone) to what ``output`` gives.
+
+    ``layers``: the layer that it is, if it is one.
+    """
 
     leaf: Tensor | None
     output: Callable[[], Tensor]
+    layers: tuple[nn.Module, ...] = ()
 
 
 class Cut:
@@ -50,7 +66,7 @@ class Cut:
     def __enter__(self) -> Cut:
         self._own = [vars(layer).get("forward") for layer in self.layers]
         for layer in self.layers:
-            layer.forward = partial(self._forward, layer.forward)
+            layer.forward = partial(self._forward, layer, layer.forward)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -67,7 +83,7 @@ class Cut:
         self._segments, self._last = [], None
         return segments[::-1]
 
-    def _forward(self, forward: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+    def _forward(self, layer: nn.Module, forward: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*arguments, **more)
         if arguments:
@@ -85,11 +101,11 @@ class Cut:
         if self.recompute:
             with torch.no_grad():
                 given = call(leaf)
-            self._segments.append(Segment(leaf, partial(self._again, call, leaf)))
+            self._segments.append(Segment(leaf, partial(self._again, call, leaf), (layer,)))
         else:
             given = call(leaf)
             out = _first(given)
-            self._segments.append(Segment(leaf, lambda: out))
+            self._segments.append(Segment(leaf, lambda: out, (layer,)))
         self._last = _first(given).detach().requires_grad_()
         if not isinstance(given, tuple):
             return self._last

@@ -70,13 +70,17 @@ class SquaredNorms:
 
 
 class Moments:
-    """One objective's gradient of one parameter over the batch, and the squared norms that its variance needs."""
+    """One objective's gradient of one parameter over the batch, and the squared norms that its variance needs.
 
-    def __init__(self, parameter: nn.Parameter, unit: Unit) -> None:
-        self.unit = unit
-        self.parts, self.wholes = SquaredNorms(unit.part), SquaredNorms(unit.whole)
+    ``spread``: the variance's whole is the batch, which lies on several ranks, so that none sees its gradient before
+    they are summed; its squared norm is then that of the total.
+    """
+
+    def __init__(self, parameter: nn.Parameter, unit: Unit, spread: bool = False) -> None:
+        self.parts, self.wholes = SquaredNorms(unit.part), None if spread else SquaredNorms(unit.whole)
         self._parameter = parameter
         self._total: Tensor | None = None
+        self._shard: Tensor | None = None
 
     def add(self, piece: Tensor | None, rows: int, squares_apart: bool = False) -> None:
         """Add the gradient of the next ``rows`` rows, None where it is 0; the tensor is taken over.
@@ -87,7 +91,8 @@ class Moments:
             piece = piece.to(wide(piece.dtype))
         if not squares_apart:
             self.parts.add(piece, rows)
-        self.wholes.add(piece, rows)
+        if self.wholes is not None:
+            self.wholes.add(piece, rows)
         if piece is not None:
             self._total = piece if self._total is None else self._total.add_(piece)
 
@@ -95,18 +100,46 @@ class Moments:
         """Add squared norms of parts whose gradients come, or came, by ``add``."""
         self.parts.sum = self.parts.sum + row_sum
 
+    def leave(self, scatter: Callable[[Tensor], Tensor]) -> None:
+        """Sum what has come so far over the ranks by ``scatter``, which gives this rank's shard of it."""
+        shard = scatter(self._zeros() if self._total is None else self._total)
+        self._shard = shard if self._shard is None else self._shard.add_(shard)
+        self._total = None
+
     @property
     def total(self) -> Tensor:
-        """The batch gradient, in the parameter's shape."""
+        """The batch gradient, in the parameter's shape; this rank's shard of it where it has left."""
+        if self._shard is not None:
+            return self._shard
         if self._total is None:
-            self._total = torch.zeros_like(self._parameter, dtype=wide(self._parameter.dtype), requires_grad=False)
+            self._total = self._zeros()
         return self._total
 
-    def variance(self) -> Float[Tensor, ""]:
-        """Trace of the covariance of the batch gradient, float64; clamped at 0 against rounding."""
-        n = self.unit.whole // self.unit.part
-        spread = n * torch.as_tensor(self.parts.sum) - torch.as_tensor(self.wholes.sum)
-        return (spread / (n - 1)).to(torch.float64).clamp_min(0.0)
+    def _zeros(self) -> Tensor:
+        return torch.zeros(self._parameter.shape, dtype=wide(self._parameter.dtype), device=self._parameter.device)
+
+    def sums(self) -> list[Tensor]:
+        """Squared norms of the parts and of the wholes, added up, float64."""
+        wholes = square(self.total) if self.wholes is None else self.wholes.sum
+        device = self._parameter.device
+        return [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (self.parts.sum, wholes)]
+
+
+def measured(
+    pairs: Sequence[tuple[Moments, Moments]], unit: Unit, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums
+) -> GradientTable:
+    """Gramian entries and variances of pairs (g_pla, g_sta), an entry per pair.
+
+    A variance is the trace of the covariance of the batch gradient; clamped at 0 against rounding. ``over_ranks`` adds
+    up a float64 tensor of sums [7, K], of which each rank has those of its own responses and of its own shards.
+    """
+    rows = [
+        torch.stack([square(p.total), dot(p.total, s.total), square(s.total), *p.sums(), *s.sums()]) for p, s in pairs
+    ]
+    pp, ps, ss, *squares = over_ranks(torch.stack(rows, 1).cpu()).unbind()
+    n = unit.whole // unit.part
+    var_pla, var_sta = (((n * parts - wholes) / (n - 1)).clamp_min(0.0) for parts, wholes in (squares[:2], squares[2:]))
+    return GradientTable(pp, ps, ss, var_pla, var_sta)
 
 
 @dataclass(frozen=True)

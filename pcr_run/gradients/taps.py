@@ -106,6 +106,11 @@ def row_preserving(
     return {path: module for path, module in modules.items() if [s[:-1] for s in shapes[path]] == [(2, 3)]}
 
 
+def tappable(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Modules whose weights among ``names`` can be split by response inside a batch."""
+    return row_preserving(model, linear_modules(model, names), lambda ids: model(input_ids=ids, use_cache=False))
+
+
 @contextmanager
 def tap(module: nn.Module, anchor: Tensor, sink: Sink) -> Iterator[None]:
     """Hang a tap under ``module`` while entered; it acts only where gradients are recorded."""

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from types import TracebackType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pcr_run.gradients.cut import Context, Cut, Segment
-from pcr_run.gradients.moments import Moments, Resolution, Unit, dot, each, grouped, square
+from pcr_run.distributed.whole import Weights, Whole
+from pcr_run.gradients.cut import Context, Cotangents, Cut, Segment
+from pcr_run.gradients.moments import Moments, Resolution, Unit, each, grouped, measured, square
 from pcr_run.gradients.norms import ShortRows, gram_is_cheaper, products_at_once, runs, sum_of_rows, weight_gradient
-from pcr_run.gradients.taps import Sink, linear_modules, row_preserving, tap
+from pcr_run.gradients.taps import Sink, tap, tappable
 from pcr_run.ragged import Ragged
 from pcr_run.resolver import GradientTable
 
 Rule = Callable[[GradientTable, float], tuple[Tensor, Tensor]]
 """A resolver: weights (a, b) of the two gradients from a table and beta, one of each per group."""
-
-
-@dataclass(frozen=True)
-class Cotangents:
-    """What two losses say of a tensor, in its shape: the derivatives of L_pla + beta L_sta and of L_sta.
-
-    ``sta`` None: nothing is kept apart. ``total`` None: L_pla does not depend on the tensor, so it is beta ``sta``.
-    """
-
-    total: Float[Tensor, "*shape"] | None
-    sta: Float[Tensor, "*shape"] | None
 
 
 class _Pass(Enum):
@@ -50,7 +40,8 @@ class TwoGradients:
     order, each with whole groups or a part of one. ``layers``: of the model (see ``cut.cuttable``), to carry both
     cotangents down layer by layer, with ``recompute`` of each one's activations in ``context``; without layers they go
     through the whole graph, one after the other. Memory: one extra copy of the named parameters for g_sta; one more
-    per objective while a group is split over microbatches.
+    per objective while a group is split over microbatches. ``weights``: where the model is in shards; then each rank
+    adds some of the rows, whole groups, and all ranks as many microbatches; one without rows takes part in the sums.
     """
 
     def __init__(
@@ -66,17 +57,19 @@ class TwoGradients:
         layers: Sequence[nn.Module] = (),
         recompute: bool = False,
         context: Context = nullcontext,
+        weights: Weights | None = None,
     ) -> None:
         self.names, self.rows = list(names), rows
         self.unit = Unit.of(unit, rows, group, microbatch) if names else Unit(rows, rows)
-        named = dict(model.named_parameters())
-        self._parameters = {name: named[name] for name in self.names}
         self._tapped = tappable(model, self.names) if tapped is None else tapped
         by_tap = {f"{path}.{leaf}" for path in self._tapped for leaf in ("weight", "bias")}
-        self._by_tap = [p for name, p in self._parameters.items() if name in by_tap]
+        self._by_tap = [name for name in self.names if name in by_tap]
         self._dense = [name for name in self.names if name not in by_tap]
-        self._pla = {name: Moments(p, self.unit) for name, p in self._parameters.items()}
-        self._sta = {name: Moments(p, self.unit) for name, p in self._parameters.items()}
+        self._owner: Weights = weights or Whole(model)
+        spread = self._owner.spread and self.unit.whole == rows
+        parameters = self._owner.parameters
+        self._pla = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
+        self._sta = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
         self._cut = Cut(layers, recompute, context) if layers else None
         self._anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
         self._pass, self._beta = _Pass.SECOND, 0.0
@@ -91,17 +84,15 @@ class TwoGradients:
 
     def __enter__(self) -> TwoGradients:
         self._entered = ExitStack()
+        self._entered.enter_context(self._owner.update(self._by_tap, self._leave))  # taps make their gradients
         for path, module in self._tapped.items():
             self._entered.enter_context(tap(module, self._anchor, self._receive(path)))
-        for parameter in self._by_tap:  # their gradients are made by taps
-            parameter.requires_grad_(False)
-            self._entered.callback(parameter.requires_grad_, True)
         if self._cut is not None:
             self._entered.enter_context(self._cut)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._entered.close()
+        self._entered.__exit__(kind, error, tb)
         self._waiting.clear()
 
     def backward(self, pla: Tensor, sta: Tensor, beta: float, rows: int) -> None:
@@ -134,39 +125,43 @@ class TwoGradients:
             else:  # g_pla is 0 and counts for nothing in the sum either, but its zeros must be there
                 total, alone = torch.zeros_like(sta), False
         self._beta = beta
-        dense = [self._parameters[name] for name in self._dense]
-        dense_sta: list[Tensor | None] = [None] * len(dense)
-        for parameter in dense:
-            parameter.grad = None
+        dense_total: list[Tensor | None] = [None] * len(self._dense)
+        dense_sta = list(dense_total)
         segments = [Segment(None, lambda: output)] if self._cut is None else self._cut.take(output)
         for segment in segments:
-            out = segment.output()
-            if not out.requires_grad:
-                break
-            leaf = [] if segment.leaf is None else [segment.leaf]
-            down: Tensor | None = None
-            if sta is not None:
-                self._pass = _Pass.FIRST
-                found = list(
-                    torch.autograd.grad(out, [self._anchor, *leaf, *dense], sta, retain_graph=True, allow_unused=True)
-                )[1:]
-                down = found.pop(0) if leaf else None
-                dense_sta = [_sum(a, b) for a, b in zip(dense_sta, found, strict=True)]
-            self._pass = _Pass.ALONE if alone else _Pass.SECOND
-            torch.autograd.backward(out, total)
+            with self._owner.down(segment.layers if self._cut else None):
+                dense = [self._owner.now(name) for name in self._dense]
+                for parameter in dense:
+                    parameter.grad = None
+                out = segment.output()
+                if not out.requires_grad:
+                    break
+                leaf = [] if segment.leaf is None else [segment.leaf]
+                down: Tensor | None = None
+                if sta is not None:
+                    self._pass = _Pass.FIRST
+                    wanted = [self._anchor, *leaf, *dense]
+                    found = list(torch.autograd.grad(out, wanted, sta, retain_graph=True, allow_unused=True))[1:]
+                    down = found.pop(0) if leaf else None
+                    dense_sta = [_sum(a, b) for a, b in zip(dense_sta, found, strict=True)]
+                self._pass = _Pass.ALONE if alone else _Pass.SECOND
+                torch.autograd.backward(out, total)
+                dense_total = [_sum(a, p.grad) for a, p in zip(dense_total, dense, strict=True)]
+                for parameter in dense:
+                    parameter.grad = None
             if segment.leaf is None:
                 break
             total, sta = segment.leaf.grad, down
             segment.leaf.grad = None
         self._anchor.grad = None
-        for name, parameter, from_sta in zip(self._dense, dense, dense_sta, strict=True):
-            found_total, parameter.grad = parameter.grad, None
+        for name, found_total, from_sta in zip(self._dense, dense_total, dense_sta, strict=True):
             if alone:
                 self._pla[name].add(None, rows)
                 self._sta[name].add(None if found_total is None else found_total / beta, rows)
             else:
                 self._pla[name].add(_sum(found_total, None if from_sta is None else -beta * from_sta), rows)
                 self._sta[name].add(from_sta, rows)
+            self._scatter(name)
         self._layout = None
         self._seen += rows
 
@@ -178,7 +173,9 @@ class TwoGradients:
             if self._pass is _Pass.FIRST:
                 self._waiting[path] = cotangent.clone() if lent else cotangent
                 return
-            layout = self._layout or Ragged((x.shape[1],) * len(x), x.device)
+            layout = Ragged((x.shape[1],) * len(x), x.device) if self._layout is None else self._layout
+            if not len(layout):
+                return
             if self._pass is _Pass.ALONE:
                 pla, sta = None, cotangent / self._beta
             else:
@@ -242,19 +239,22 @@ class TwoGradients:
             stop = min(start + step, len(layout))
             bias.add(None if per_row is None else per_row[start:stop].sum(0), stop - start, self.unit.part == 1)
 
+    def _leave(self, name: str, _parameter: nn.Parameter) -> bool:
+        """A block is done: what its taps made is summed over the ranks; what is dense was, row by row."""
+        if name in self._by_tap:
+            self._scatter(name)
+        return name in self._pla
+
+    def _scatter(self, name: str) -> None:
+        for moments in (self._pla[name], self._sta[name]):
+            moments.leave(partial(self._owner.scatter, name))
+
     def table(self) -> GradientTable:
         """Gramian entries and variances of each named parameter, float64 [len(names)]; call before ``apply``."""
-        if self._seen != self.rows:
-            raise ValueError(f"the update has {self.rows} rows, but {self._seen} came")
-        pairs = [(self._pla[name], self._sta[name]) for name in self.names]
-        columns = (
-            [square(p.total) for p, _ in pairs],
-            [dot(p.total, s.total) for p, s in pairs],
-            [square(s.total) for _, s in pairs],
-            [p.variance() for p, _ in pairs],
-            [s.variance() for _, s in pairs],
-        )
-        return GradientTable(*(torch.stack(column).cpu() for column in columns))
+        seen = int(self._owner.over_ranks(torch.tensor(self._seen)))
+        if seen != self.rows:
+            raise ValueError(f"the update has {self.rows} rows, but {seen} came")
+        return measured([(self._pla[name], self._sta[name]) for name in self.names], self.unit, self._owner.over_ranks)
 
     def plasticity(self) -> dict[str, Tensor]:
         """g_pla of each named parameter; call before ``apply``."""
@@ -267,8 +267,7 @@ class TwoGradients:
     def apply(self, a: Float[Tensor, " names"], b: Float[Tensor, " names"]) -> None:
         """Set ``.grad`` of each named parameter to a * g_pla + b * g_sta, in place."""
         for name, a_i, b_i in zip(self.names, a.tolist(), b.tolist(), strict=True):
-            update = self._pla[name].total.mul_(a_i).add_(self._sta[name].total, alpha=b_i)
-            self._parameters[name].grad = update.to(self._parameters[name].dtype)
+            self._owner.give(name, self._pla[name].total.mul_(a_i).add_(self._sta[name].total, alpha=b_i))
 
     def resolve(
         self, resolver: Rule, beta: float, granularity: str = "layer", acting: Collection[str] | None = None
@@ -287,11 +286,6 @@ class TwoGradients:
         a[chosen], b[chosen] = a_group[index], b_group[index]
         self.apply(a, b)
         return Resolution(table, a, b)
-
-
-def tappable(model: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
-    """Modules whose weights among ``names`` can be split by response inside a batch."""
-    return row_preserving(model, linear_modules(model, names), lambda ids: model(input_ids=ids, use_cache=False))
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

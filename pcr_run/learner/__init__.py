@@ -1,1 +1,1 @@
-"""A batch of scored responses in; optimizer steps, metrics, layer rows out. May import model, gradients, resolver."""
+"""A batch of scored responses in; optimizer steps out. May import distributed, gradients, model, resolver."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from pcr_run.learner import objective
 from pcr_run.learner.surrogate import BY_RESPONSE, even
 from pcr_run.model.packing import Tokens
+from pcr_run.ragged import Ragged
 from pcr_run.schema import LearnerConfig
 
 
@@ -39,7 +40,10 @@ class Batch:
 
 
 def cut(batch: Batch | Minibatch, rows: list[int], lengths: Sequence[int]) -> tuple[Tokens, Bool[Tensor, " tokens"]]:
-    """Some rows of a batch without what follows their ``lengths``, and their mask."""
+    """Some rows of a batch without what follows their ``lengths``, and their mask; of no rows, a token that is none."""
+    if not rows:
+        nothing = torch.zeros(1, dtype=torch.long, device=batch.ids.device)
+        return Tokens(nothing, Ragged((1,), nothing.device)), nothing.bool()
     chosen = torch.tensor(rows, device=batch.ids.device)
     ends = [lengths[i] for i in rows]
     mask = Tokens.of(batch.mask[chosen].long(), ends).ids.bool()
@@ -68,7 +72,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Indices of rows of a minibatch, and whether one of them has an advantage that is not 0."""
+    """Indices of rows of a minibatch, maybe none, and whether one of them has an advantage that is not 0."""
 
     rows: list[int]
     informative: bool
@@ -119,7 +123,7 @@ class Minibatch:
 
     def __getitem__(self, part: Microbatch) -> Rows:
         tokens, mask = cut(self, part.rows, self.lengths)
-        chosen = torch.tensor(part.rows, device=mask.device)
+        chosen = torch.tensor(part.rows, dtype=torch.long, device=mask.device)
         counts = self.mask[chosen]
 
         def at(values: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pcr_run.distributed import ranks
 from pcr_run.gradients import Cotangents
 from pcr_run.learner import objective
 from pcr_run.learner.batch import Rows
@@ -45,8 +46,12 @@ class Sums:
         self.values["mismatch/max"] = torch.maximum(self.values["mismatch/max"], off.abs().double().amax())
 
     def means(self, tokens: int, reference: bool) -> dict[str, float]:
-        """Metrics of the update: the losses are sums already, the others become means over its tokens."""
-        found = {key: value.item() for key, value in self.values.items()}
+        """Metrics of the update: the losses are sums already, the others become means over its tokens.
+
+        ``tokens``: of all ranks.
+        """
+        found = dict(zip(METRICS, ranks.total(torch.stack(list(self.values.values())).cpu()).tolist(), strict=True))
+        found["mismatch/max"] = ranks.largest(self.values["mismatch/max"].cpu()).item()
         count = max(tokens, 1)
         out = {"loss_pla": found["loss_pla"]}
         if reference:
@@ -191,7 +196,7 @@ def _add(parameter: Tensor, gradient: Tensor) -> None:
 
 def _weights(policy: Policy) -> nn.Linear | None:
     """The head, if it has weights to train."""
-    return policy.head if isinstance(policy.head, nn.Linear) and policy.head_parameters else None
+    return policy.head if isinstance(policy.head, nn.Linear) and policy.trained else None
 
 
 def _scatter(values: Tensor, where: Int[Tensor, " sampled"], like: Float[Tensor, "tokens width"]) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcr_run.distributed.ranks import total
+from pcr_run.distributed.shards import local
 from pcr_run.gradients.groups import place
 from pcr_run.gradients.moments import Resolution, dot, each, grouped, square
 from pcr_run.resolver import variance_alpha
@@ -23,10 +25,11 @@ class Products:
 
     @classmethod
     def of(cls, step: dict[str, Tensor], stability: dict[str, Tensor]) -> Products:
-        """Products per parameter, float64, in the order of ``step``."""
+        """Products per parameter, float64, in the order of ``step``; of tensors in shards, summed over the ranks."""
+        own = {name: local(d) for name, d in step.items()}
         return cls(
-            torch.stack([square(d) for d in step.values()]).cpu(),
-            torch.stack([dot(d, stability[name]) for name, d in step.items()]).cpu(),
+            total(torch.stack([square(d) for d in own.values()]).cpu()),
+            total(torch.stack([dot(d, stability[name]) for name, d in own.items()]).cpu()),
         )
 
 
@@ -46,10 +49,10 @@ def layer_rows(
     groups, index, table = grouped(kept, t, granularity)
     a, b = resolution.a[pick], resolution.b[pick]
 
-    def total(column: Tensor) -> Tensor:
+    def grouped_sum(column: Tensor) -> Tensor:
         return torch.zeros(len(groups), dtype=torch.float64).index_add(0, index, column)
 
-    uu, us = total(a * a * t.pp + 2 * a * b * t.ps + b * b * t.ss), total(a * t.ps + b * t.ss)
+    uu, us = grouped_sum(a * a * t.pp + 2 * a * b * t.ps + b * b * t.ss), grouped_sum(a * t.ps + b * t.ss)
     cos_pla_sta = cosine(table.ps, table.pp, table.ss)
     strength = variance_alpha(table).tolist()
     alpha = [None if axis is None else value for value, axis in zip(strength, cos_pla_sta, strict=True)]
@@ -60,7 +63,7 @@ def layer_rows(
         "cos_update_sta": cosine(us, uu, table.ss),
         "cos_step_sta": [None] * len(groups)
         if products is None
-        else cosine(total(products.ds[pick]), total(products.dd[pick]), table.ss),
+        else cosine(grouped_sum(products.ds[pick]), grouped_sum(products.dd[pick]), table.ss),
     }
     rows = []
     for k, group in enumerate(groups):

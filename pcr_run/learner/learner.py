@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -13,20 +13,21 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel
 
-from pcr_run.errors import ConfigError, RunError
-from pcr_run.gradients import Cotangents, TwoGradients, cuttable, select, tappable
-from pcr_run.gradients.cut import outermost
-from pcr_run.learner import objective, trial
+from pcr_run.distributed.ranks import together, total
+from pcr_run.distributed.shards import Shards
+from pcr_run.distributed.whole import Weights, Whole
+from pcr_run.errors import ConfigError
+from pcr_run.gradients import Cotangents, TwoGradients, cuttable, outermost, select, tappable
+from pcr_run.learner import objective, share, trial
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.head import Head, Sums
-from pcr_run.learner.layers import Products, layer_rows, summary
+from pcr_run.learner.layers import layer_rows, summary
 from pcr_run.learner.optimizer import OPTIMIZERS
 from pcr_run.learner.reference import Reference
-from pcr_run.learner.rounding import Survival
 from pcr_run.learner.schedule import schedule
+from pcr_run.learner.updater import Updater
 from pcr_run.model import lora, packing
 from pcr_run.model.compile import compiled
 from pcr_run.model.packing import Tokens
@@ -74,21 +75,44 @@ class Learner:
         compared = self.refers or self.penalty.beta > 0
         self.frozen = Reference(model, learner) if compared and not adapter else None
         self.reference = self.frozen.model if self.frozen is not None else None
-        with self._reference_here(), self._autocast():
+        with self._reference_here(), self.autocast():
             self.reference_policy = split(self.reference, whole) if self.reference is not None else None
         if compared and adapter:
             self.reference_policy = self.policy  # with the adapter switched off
+        self.weights = self._placed(model)
+        self.reference_weights = None if self.reference is None else self._placed(self.reference)
         self.compiled = self._compiled()
         self.head = Head(self.policy, self.reference_policy, learner, self.temperature)
         self.optimizer = OPTIMIZERS[learner.optimizer]([p for p in model.parameters() if p.requires_grad], learner)
         updates = steps * learner.epochs * learner.minibatches
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule(learner, updates))
-        self.survival = Survival(model)
-        self.nonfinite = 0
+        self.updater = Updater(model, learner, self.optimizer, self.scheduler)
 
-    def _reference_here(self) -> AbstractContextManager[None]:
+    def _placed(self, model: PreTrainedModel) -> Weights:
+        """In shards where this process belongs to a group, else as it is."""
+        dtype = torch.bfloat16 if self.cfg.autocast else None  # of the reference too: both round their norms alike
+        return Shards(model, outermost(model), dtype) if together() else Whole(model)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Inside, every rank has all weights of the policy, in the precision that they are gathered in."""
+        with self.weights.whole(), self.autocast():
+            yield
+
+    @contextmanager
+    def _reference_here(self) -> Iterator[None]:
         """Inside, the reference is on the learner's device."""
-        return nullcontext() if self.frozen is None else self.frozen.here()
+        with nullcontext() if self.frozen is None else self.frozen.here():
+            yield
+
+    @contextmanager
+    def _compared(self, step: int) -> Iterator[None]:
+        """Inside, the reference is that of ``step``; in shards, what belongs to none of its layers is whole."""
+        with self._reference_here():
+            if self.frozen is not None:
+                self.frozen.begin(step)
+            with nullcontext() if self.reference_weights is None else self.reference_weights.rest():
+                yield
 
     def _layers(self) -> list[nn.Module]:
         """The layers at which gradients are cut; none where they go down in one piece."""
@@ -101,22 +125,27 @@ class Learner:
         return layers
 
     def _compiled(self) -> AbstractContextManager[object]:
-        """A context in which the layers of policy and reference are compiled, where that is wanted and works."""
-        if not (self.cfg.compile is True or (self.cfg.compile == "auto" and self.model.device.type == "cuda")):
+        """A context in which the layers of policy and reference are compiled, where that is wanted and works.
+
+        Layers in shards run as they stand: they are gathered in hooks, which a graph would have to hold.
+        """
+        wanted = self.cfg.compile is True or (self.cfg.compile == "auto" and self.model.device.type == "cuda")
+        if self.weights.spread or not wanted:
             return nullcontext()
         layers = [*outermost(self.model), *(outermost(self.reference) if self.reference is not None else ())]
         make = partial(self._two, self.tracked, unit="response")
-        return compiled(layers, lambda: trial.gradients(self.model, self.policy, lambda n: make(n, n), self._autocast))
+        return compiled(layers, lambda: trial.gradients(self.model, self.policy, lambda n: make(n, n), self.autocast))
 
     def update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl."""
-        with self._reference_here(), self.compiled:
+        """All optimizer steps on one batch. Returns metrics (means over the steps) and rows for layers.jsonl.
+
+        Where ranks share the model, each has the whole batch and returns the same.
+        """
+        with self._compared(step), self.compiled:
             return self._update(batch, step)
 
     def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         cfg = self.cfg
-        if self.frozen is not None:
-            self.frozen.begin(step)
         inner = cfg.epochs * cfg.minibatches
         correct = self.rollout.old_logprobs == "engine"
         lengths = batch.lengths
@@ -145,8 +174,7 @@ class Learner:
         """What ``learner.kl_in=reward`` takes from each reward, but for beta: the sum of a response's KL estimates."""
         assert self.frozen is not None
         assert self.reference_policy is not None
-        with self._reference_here():
-            self.frozen.begin(step)
+        with self._compared(step):
             now = self._old_logprobs(batch, batch.lengths)
             d = self._old_logprobs(batch, batch.lengths, self.reference_policy) - now
         estimate = objective.known("learner.kl", self.penalty.kl, objective.KL)
@@ -158,28 +186,24 @@ class Learner:
     ) -> Float[Tensor, "rows length"]:
         """Log-probs of the sampled tokens under the policy that begins the step, or another; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
-        with self._autocast():
-            for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
+        with self.autocast(), self.weights.rest():
+            for part in self._dealt(lengths, [True] * len(lengths), batch.group, batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
                 new = sampled_logprobs(policy or self.policy, tokens, mask.nonzero().flatten(), self.temperature)
                 old = old.to(new.dtype)
-                order = torch.tensor(part.rows, device=old.device)
+                order = torch.tensor(part.rows, dtype=torch.long, device=old.device)
                 values = old[order]
                 values[batch.mask[order]] = new
                 old[order] = values
-        return old
+        return total(old)  # every row is one rank's, 0 on the others
 
-    def _dealt(self, lengths: list[int], informative: list[bool], together: int, most: int) -> Iterator[Microbatch]:
-        cfg = self.cfg
-        return deal(
-            lengths,
-            informative,
-            together=together,
-            rows=cfg.microbatch,
-            tokens=cfg.tokens,
-            most=most,
-            packed=self.policy.packed,
-        )
+    def _dealt(
+        self, lengths: list[int], informative: list[bool], group: int, together: int, most: int
+    ) -> list[Microbatch]:
+        """This rank's microbatches, at most ``most`` rows each; ``together`` of them in one where they fit."""
+        cfg, packed = self.cfg, self.policy.packed
+        dealt = partial(deal, together=together, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
+        return share.own(lengths, informative, math.lcm(group, together), dealt)
 
     def _step(self, minibatch: Minibatch, step: int, index: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step: gradients, resolver, clip, AdamW."""
@@ -189,22 +213,24 @@ class Learner:
         sums = Sums(minibatch.ids.device)
         self.optimizer.zero_grad(set_to_none=True)
         two = self._two(names, len(minibatch.ids), minibatch.group, self.measure.unit)
-        with self._autocast(), two, cast_once(self.model):
-            together = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
-            for part in self._dealt(minibatch.lengths, minibatch.informative, together, two.max_microbatch):
+        cast = nullcontext() if self.weights.spread else cast_once(self.model)  # shards are gathered as they should be
+        with self.autocast(), two, cast:
+            block = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
+            most = two.max_microbatch
+            for part in self._dealt(minibatch.lengths, minibatch.informative, minibatch.group, block, most):
                 rows = minibatch[part]
                 two.add(
                     partial(self._features, rows.tokens),
                     partial(self._cotangents, rows=rows, sums=sums, two=bool(names)),
                     beta,
-                    self.policy.seen(rows.tokens.rows),
+                    self.policy.seen(rows.tokens.rows).only(range(len(part.rows))),
                 )
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {
             "lr": float(self.scheduler.get_last_lr()[0]),
             **sums.means(int(minibatch.mask.sum()), self.refers),
         }
-        products = self._optimizer_step(metrics, two if measuring else None)
+        products = self.updater.step(metrics, two if measuring else None)
         if resolution is None:
             return metrics, []
         acting = self.acting or names
@@ -228,55 +254,23 @@ class Learner:
             tapped={path: m for path, m in self.tapped.items() if f"{path}.weight" in set(names)},
             layers=self.layers,
             recompute=self.cfg.gradient_checkpointing,
-            context=self._autocast,
+            context=self.autocast,
+            weights=self.weights,
         )
 
     def _features(self, tokens: Tokens) -> Float[Tensor, "tokens width"]:
-        with self._autocast():
+        with self.autocast():
             return self.policy.hidden(tokens)
 
     def _cotangents(self, hidden: Float[Tensor, "tokens width"], rows: Rows, sums: Sums, two: bool) -> Cotangents:
-        with self._autocast(), torch.no_grad():
+        with self.autocast(), torch.no_grad():
             with lora.switched_off(self.model):
                 reference = self.reference_policy if self.refers else None
                 referred = None if reference is None else reference.hidden(rows.tokens)
             return self.head(hidden, referred, rows, sums, two)
 
-    def _optimizer_step(self, metrics: dict[str, float], two: TwoGradients | None) -> Products | None:
-        """Clip, step and schedule. Returns the step's products with g_sta where ``two`` measures it.
-
-        An update whose gradient is not finite is skipped, and the schedule does not advance: like AdamW's moments it
-        counts the optimizer steps done, so no part of a warm-up is lost. ``RunError`` after too many in a row.
-        """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
-        metrics["grad_norm"] = norm.item()
-        if not math.isfinite(metrics["grad_norm"]):
-            self.nonfinite += 1
-            metrics["nonfinite"] = 1.0
-            if self.nonfinite >= self.cfg.max_nonfinite:
-                raise RunError(
-                    f"the gradient was not finite in {self.nonfinite} updates in a row (learner.max_nonfinite); "
-                    "lower learner.lr, or set learner.max_grad_norm"
-                )
-            return None
-        self.nonfinite = 0
-        metrics |= {"nonfinite": 0.0, "clip_factor": 1.0}
-        if self.cfg.max_grad_norm is not None:
-            clip_grads_with_norm_(self.model.parameters(), self.cfg.max_grad_norm, norm)
-            metrics["clip_factor"] = min(1.0, self.cfg.max_grad_norm / (metrics["grad_norm"] + 1e-6))
-        named = dict(self.model.named_parameters())
-        before = {name: named[name].detach().clone() for name in two.names} if two is not None else {}
-        self.survival.before()
-        self.optimizer.step()
-        if (changed := self.survival.share(float(self.scheduler.get_last_lr()[0]))) is not None:
-            metrics["weights_changed"] = changed
-        self.scheduler.step()
-        if two is None:
-            return None
-        return Products.of({name: before[name].sub_(named[name].detach()) for name in two.names}, two.stability())
-
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """A context in the precision of the learner's products."""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.cfg.autocast)
 
     def state_dict(self) -> dict[str, Any]:
@@ -285,16 +279,17 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "resolver": self.resolver.state_dict() if hasattr(self.resolver, "state_dict") else {},
-            "nonfinite": self.nonfinite,
+            "nonfinite": self.updater.nonfinite,
             "reference": self.frozen.state_dict() if self.frozen is not None else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of ``state_dict``."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Inverse of ``state_dict``; the optimizer's part may have come another way."""
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if hasattr(self.resolver, "load_state_dict"):
             self.resolver.load_state_dict(state["resolver"])
-        self.nonfinite = state["nonfinite"]
+        self.updater.nonfinite = state["nonfinite"]
         if self.frozen is not None:
             self.frozen.load_state_dict(state.get("reference", {}))

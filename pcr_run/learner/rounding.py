@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
+
+from pcr_run.distributed.ranks import total
+from pcr_run.distributed.shards import local, offset
 
 SAMPLE = 1 << 16
 """Weights that are looked at, evenly spaced over the model."""
@@ -33,10 +38,10 @@ class Survival:
     def share(self, rate: float) -> float | None:
         """The share of the sample that changed since ``before``; None where no change was due. ``rate``: the step's."""
         before, self._before = self._before, []
-        due = int(sum(moved.sum() for _, _, moved in before))  # one wait for the device, not one a weight
+        due = _count(moved.sum() for _, _, moved in before)
         if due == 0 or rate == 0:
             return None
-        changed = int(sum(((self._sample(weight) != old) & moved).sum() for weight, old, moved in before))
+        changed = _count(((self._sample(weight) != old) & moved).sum() for weight, old, moved in before)
         if changed < FEW * due and not self.warned:
             self.warned = True
             log.warning(
@@ -47,4 +52,10 @@ class Survival:
         return changed / due
 
     def _sample(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().flatten()[:: self.stride]
+        first = -offset(tensor) % self.stride  # the same sample of the whole, however it is cut
+        return local(tensor.detach()).flatten()[first :: self.stride]
+
+
+def _count(counts: Iterable[Tensor]) -> int:
+    """Their sum, over the ranks too; one wait for the device, not one a weight."""
+    return int(total(torch.tensor(int(sum(counts)))))

@@ -25,12 +25,12 @@ class Policy:
 
     ``features``: token ids [rows, T] -> [rows, T, d]; ``head``: [M, d] -> logits [M, V]. Where a model does more to its
     logits than one linear layer, or its head is measured too, features are the logits and the head is the identity.
-    ``packed``: the model takes rows without padding.
+    ``trained``: the head has weights to train. ``packed``: the model takes rows without padding.
     """
 
     features: Callable[..., Tensor]
     head: Callable[[Tensor], Tensor]
-    head_parameters: list[nn.Parameter]
+    trained: bool
     vocabulary: int
     packed: bool
 
@@ -71,8 +71,8 @@ def split(model: PreTrainedModel, whole: bool = False) -> Policy:
         if len(seen) == 1 and torch.equal(seen[0][1].float(), found.float()):
             hidden = features(ids)
             if hidden.shape == seen[0][0].shape and torch.allclose(hidden, seen[0][0], rtol=1e-4, atol=1e-5):
-                return Policy(features, head, [p for p in head.parameters() if p.requires_grad], vocabulary, packed)
-    return Policy(logits, lambda features: features, [], vocabulary, packed)
+                return Policy(features, head, any(p.requires_grad for p in head.parameters()), vocabulary, packed)
+    return Policy(logits, lambda features: features, False, vocabulary, packed)
 
 
 def blocks(tokens: int, vocabulary: int) -> Iterator[slice]:

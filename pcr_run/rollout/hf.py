@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from pcr_run.data import Completion, Sampling
+from pcr_run.seeds import derive
 
 
 class HFWorker:
@@ -29,39 +30,44 @@ class HFWorker:
         """Nothing to release."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        numbers: Sequence[int] | None = None,
     ) -> Iterator[dict[int, list[Completion]]]:
-        """``n`` completions for each prompt, in one part. Global random state is left as it was."""
-        yield dict(enumerate(self._all(prompts, n, sampling, seed)))
+        """``n`` completions for each prompt, in one part."""
+        numbers = range(len(prompts)) if numbers is None else numbers
+        seeds = [derive(seed, number, i) for number in numbers for i in range(n)]
+        yield dict(enumerate(self._all(prompts, n, sampling, seeds)))
 
     @torch.no_grad()
-    def _all(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Completion]]:
+    def _all(
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[list[Completion]]:
         training = self.model.training
         self.model.eval()
         rows = [prompt for prompt in prompts for _ in range(n)]
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), plain_defaults(self.model):
-            torch.manual_seed(seed)
+        with plain_defaults(self.model):
             done = [
                 completion
                 for start in range(0, len(rows), self.batch)
-                for completion in self._batch(rows[start : start + self.batch], sampling)
+                for completion in self._batch(
+                    rows[start : start + self.batch], sampling, seeds[start : start + self.batch]
+                )
             ]
         self.model.train(training)
         return [done[i : i + n] for i in range(0, len(done), n)]
 
-    def _batch(self, rows: Sequence[Sequence[int]], sampling: Sampling) -> list[Completion]:
+    def _batch(self, rows: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         width = max(map(len, rows))
         # Left padding: the last column is every row's last prompt token.
         ids = torch.tensor([[self.pad] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        record = Recorder(sampling.temperature or 1.0)
-        greedy = sampling.temperature == 0
+        draw = Draw(sampling, seeds, self.model.device)
         config = GenerationConfig(
-            do_sample=not greedy,
-            temperature=None if greedy else sampling.temperature,
-            top_p=None if greedy else sampling.top_p,
-            top_k=None if greedy else 0,
+            do_sample=False,  # the choice is made by ``draw``
             max_new_tokens=sampling.max_new_tokens,
             eos_token_id=self.eos,
             pad_token_id=self.pad,
@@ -70,9 +76,9 @@ class HFWorker:
             ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             generation_config=config,
-            logits_processor=LogitsProcessorList([record]),
+            logits_processor=LogitsProcessorList([draw]),
         )[:, width:].cpu()
-        logprobs = record.logprobs(out)
+        logprobs = draw.logprobs(out)
         return [self._completion(*row) for row in zip(out.tolist(), logprobs.tolist(), strict=True)]
 
     def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
@@ -80,20 +86,35 @@ class HFWorker:
         return Completion(tuple(ids[:end]), tuple(logprobs[:end]), "length" if end is None else "stop")
 
 
-class Recorder(LogitsProcessor):
-    """Keeps the log-prob of each sampled token, one step's logits at a time instead of all of them."""
+class Draw(LogitsProcessor):
+    """Draws each row's tokens with numbers of its own, and keeps their log-probs, one step's logits at a time.
 
-    def __init__(self, temperature: float) -> None:
-        self.temperature = temperature
+    So what a row gets does not depend on the rows beside it. Afterwards only the drawn token is possible.
+    """
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int], device: torch.device) -> None:
+        self.sampling, self.temperature = sampling, sampling.temperature or 1.0
+        streams = [
+            torch.rand(sampling.max_new_tokens, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        self.uniform = torch.stack(streams, 1).to(device)  # [T, rows]
         self.columns: list[Tensor] = []
         self.last: Tensor | None = None
+        self.step = 0
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Called before each token is drawn; ``input_ids`` ends with the token drawn before."""
         if self.last is not None:
             self.columns.append(self.last.gather(-1, input_ids[:, -1:]))
         self.last = (scores / self.temperature).log_softmax(-1)
-        return scores
+        if self.sampling.temperature == 0:
+            return scores
+        below = nucleus(self.last.double().exp(), self.sampling.top_p).cumsum(-1)
+        target = self.uniform[self.step, :, None] * below[:, -1:]
+        drawn = (below <= target).sum(-1, keepdim=True).clamp_max(below.shape[-1] - 1)
+        self.step += 1
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)  # type: ignore[return-value]
 
     def logprobs(self, sampled: Tensor) -> Tensor:
         """Log-probs [rows, T] of the ``sampled`` ids [rows, T] at the temperature, before any nucleus cut."""
@@ -101,6 +122,15 @@ class Recorder(LogitsProcessor):
             assert self.last is not None
             self.columns.append(self.last.gather(-1, sampled[:, -1:].to(self.last.device)))
         return torch.cat(self.columns[: sampled.shape[1]], dim=-1).cpu()
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The most probable tokens that together have at least ``top_p`` [rows, V], the others with 0."""
+    if top_p >= 1:
+        return probabilities
+    ordered, order = probabilities.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probabilities).scatter(-1, order, torch.where(before < top_p, ordered, 0.0))
 
 
 @contextlib.contextmanager

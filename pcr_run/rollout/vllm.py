@@ -68,7 +68,12 @@ class VLLMWorker:
             self._persist(self._sleep)
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        numbers: Sequence[int] | None = None,
     ) -> Iterator[dict[int, list[Completion]]]:
         """``n`` completions for each prompt, by its index, in the order in which they are done."""
         greedy = sampling.temperature == 0
@@ -78,7 +83,8 @@ class VLLMWorker:
             "max_tokens": sampling.max_new_tokens,
             "stop_token_ids": self.eos,
         }
-        left = {i: (i, list(prompt), derive(seed, i) % 2**62) for i, prompt in enumerate(prompts)}
+        numbers = range(len(prompts)) if numbers is None else numbers
+        left = {i: (i, list(prompts[i]), derive(seed, number) % 2**62) for i, number in enumerate(numbers)}
 
         def rest() -> Iterator[dict[int, list[Completion]]]:
             assert self.engine is not None

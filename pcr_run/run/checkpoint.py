@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,19 +45,30 @@ class HashingWriter(io.RawIOBase):
         self.file.flush()
 
 
-def save(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+def place(directory: Path, step: int) -> tuple[Path, Path]:
+    """Where the checkpoint of a step is, and where it is written."""
+    final = directory / f"step-{step:06d}"
+    return final, directory / f".{final.name}.tmp"
+
+
+def save(
+    directory: Path, step: int, state: dict[str, Any], keep: int, more: Callable[[Path], None] | None = None
+) -> Path:
     """Write ``directory/step-<step>`` and prune all but the newest ``keep``.
 
     ``state`` may hold tensors and plain Python values. The global random states of torch, numpy and Python go along.
+    ``more`` writes further files into the directory that it is given.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    final = directory / f"step-{step:06d}"
+    final, temporary = place(directory, step)
     if final.exists() and damage(final) is None:
         return final
-    temporary = directory / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
+        if more is not None:
+            more(temporary)
+        files = {str(file.relative_to(temporary)): hashed(file) for file in sorted(temporary.rglob("*.*"))}
         with (temporary / STATE).open("wb") as file:
             writer = HashingWriter(file)
             try:
@@ -65,7 +77,8 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int) -> Path:
                 raise writer.error or error from error
             sync(file)
         with (temporary / MANIFEST).open("w") as manifest:
-            json.dump({"step": step, "sha256": writer.sha256.hexdigest(), "bytes": writer.bytes}, manifest)
+            line = {"step": step, "sha256": writer.sha256.hexdigest(), "bytes": writer.bytes}
+            json.dump(line | ({"files": files} if files else {}), manifest)
             sync(manifest)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -92,7 +105,19 @@ def load_weights(model: nn.Module, saved: dict[str, Tensor]) -> None:
 
 
 def load_newest(directory: Path) -> dict[str, Any] | None:
-    """The state of the newest intact checkpoint, None where there is no checkpoint at all.
+    """The state of the newest intact checkpoint, None where there is no checkpoint at all."""
+    path = newest(directory)
+    return None if path is None else load(path)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint."""
+    state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def newest(directory: Path) -> Path | None:
+    """The newest intact checkpoint, None where there is none at all.
 
     A damaged one is named in the log and passed over; ConfigError when none is intact.
     """
@@ -100,8 +125,7 @@ def load_newest(directory: Path) -> dict[str, Any] | None:
     for path in candidates:
         problem = damage(path)
         if problem is None:
-            state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
-            return state
+            return path
         log.warning("checkpoint %s is damaged (%s); going on from the one before", path, problem)
     if candidates:
         raise ConfigError(
@@ -121,11 +145,18 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint, None if its bytes are those that were written."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        with (path / STATE).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return None if digest == manifest["sha256"] else f"{STATE} does not match its checksum"
+        for name, digest in {STATE: manifest["sha256"], **manifest.get("files", {})}.items():
+            if hashed(path / name) != digest:
+                return f"{name} does not match its checksum"
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
+
+
+def hashed(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def random_state() -> dict[str, Any]:

@@ -15,12 +15,14 @@ import torch
 
 from pcr_run import model, reward, task
 from pcr_run.data import Item, Overlap, Reward, RolloutWorker, Sampling, Task
+from pcr_run.distributed.ranks import together
 from pcr_run.errors import ConfigError
 from pcr_run.evaluation import Evaluator, Harness, Questions
 from pcr_run.learner.learner import Learner
 from pcr_run.model import lora
 from pcr_run.model.chat import Chat
 from pcr_run.rollout import make_worker
+from pcr_run.run.dealt import DealtReward, DealtWorker
 from pcr_run.run.loop import Question
 from pcr_run.schema import Config, TaskConfig
 from pcr_run.seeds import derive
@@ -69,18 +71,24 @@ def assemble(
     learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=cfg.steps, rollout=cfg.rollout)
     evaluator = make_evaluator(cfg, chat, measured_tasks(cfg, main, others), rewards, harness)
     check_prompts(cfg, evaluator)
+    sampler = make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status)
     parts = Parts(
         questions=questions,
         reward=rewards.trained(),
         chat=chat,
         learner=learner,
         evaluator=evaluator,
-        worker=make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status),
+        worker=dealt_worker(learner, sampler),
         settings=model.generation_settings(cfg.model),
         overlap=main.overlap,
     )
     stack.callback(parts.worker.close)
     return parts
+
+
+def dealt_worker(learner: Learner, worker: RolloutWorker) -> RolloutWorker:
+    """The worker, where ranks share the run for each of them."""
+    return DealtWorker(worker, learner.whole) if together() else worker
 
 
 def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:
@@ -141,7 +149,7 @@ class Rewards:
     def _made(self, cfg: Any) -> Reward:
         made = reward.make(cfg, self._cfg.sandbox, str(self._device), self._chat.thinking)
         self._stack.callback(made.close)
-        return made
+        return DealtReward(made) if together() else made
 
 
 def training_questions(cfg: Config, chat: Chat, items: Sequence[Item]) -> list[Question]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -14,13 +16,16 @@ import torch
 import transformers
 
 from pcr_run import model
+from pcr_run.distributed.group import joined
+from pcr_run.distributed.ranks import everyones, first, together
 from pcr_run.errors import Interrupted
 from pcr_run.evaluation import Cache, difference
 from pcr_run.learner.optimizer import make_loadable
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
-from pcr_run.run import checkpoint, environment
-from pcr_run.run.interrupt import deferred
+from pcr_run.run import checkpoint, environment, state
+from pcr_run.run.dealt import on_all
+from pcr_run.run.interrupt import agree, deferred, noted
 from pcr_run.run.loop import collect, learn
 from pcr_run.run.measuring import evaluation_line, measured, subject
 from pcr_run.run.parts import Parts, assemble
@@ -40,34 +45,51 @@ def run(cfg: Config, directory: Path) -> dict[str, Any]:
     if before.get("status") == "complete":
         show(before, directory)
         return before
+    with joined(cfg.device, cfg.launch.timeout), noted(), place(directory) as own:
+        return _run(cfg, directory, own, before)
+
+
+@contextmanager
+def place(directory: Path) -> Iterator[Path]:
+    """Where this process writes records: the run's directory, or one that is thrown away where another rank writes."""
+    if first():
+        yield directory
+        return
+    with TemporaryDirectory(prefix="pcr-run-") as scratch:
+        yield Path(scratch)
+
+
+def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dict[str, Any]:
     device = environment.pick_device(cfg)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
     transformers.utils.logging.disable_progress_bar()
     make_loadable(cfg.learner.optimizer)
-    saved = checkpoint.load_newest(directory / "checkpoints")
-    start = 0 if saved is None else saved["step"]
+    saved = everyones(checkpoint.newest(directory / "checkpoints") if first() else None)[0]
+    start = 0 if saved is None else int(saved.name.removeprefix("step-"))
     for name in FILES:
-        truncate(directory / f"{name}.jsonl", start if saved is not None else -1)
+        truncate(own / f"{name}.jsonl", start if saved is not None else -1)
     model.locate(cfg.model)  # a built-in model is made here, with a display of its own
     with ExitStack() as stack:
-        environment.write(directory / "env.json", device)
-        trackers = stack.enter_context(opened(cfg, directory, start))
-        files = {name: stack.enter_context(Records(directory / f"{name}.jsonl")) for name in FILES}
-        parts = assemble(cfg, device, directory, stack, trackers.status)
+        environment.write(own / "env.json", device)
+        trackers = stack.enter_context(opened(cfg, own, start)) if first() else Trackers([])
+        files = {name: stack.enter_context(Records(own / f"{name}.jsonl")) for name in FILES}
+        parts = assemble(cfg, device, own, stack, trackers.status)
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         who = head(cfg) | {"overlap": {name: asdict(found) for name, found in parts.overlap.items()}}
-        result.write(directory, {**who, "status": "running", "reason": None, "resumed_from": resumed})
+        result.write(own, {**who, "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
-            checkpoint.load_weights(parts.learner.model, saved["model"])
-            parts.learner.load_state_dict(saved["learner"])
-            checkpoint.restore_random_state(saved["random"])
-        final = (directory, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
-        rehearse(*final)
-        check_room(cfg, directory, parts.learner.model, start)
+            state.restore(parts.learner, saved)
+        final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
+        if first():
+            rehearse(*final)
+            check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
-        save_final(*final)
+        weights = state.whole_weights(parts.learner.model)
+        if not first():
+            return {}
+        save_final(*final, **weights)
     outcome = {**who, "status": "complete", "reason": None, **conclude(cfg, directory), "resumed_from": resumed}
     result.write(directory, outcome)
     show(outcome, directory)
@@ -78,14 +100,14 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
     """From ``step`` steps done to ``cfg.steps``."""
 
     def save() -> None:
-        state = {"model": checkpoint.weights(parts.learner.model), "learner": parts.learner.state_dict()}
         with deferred():
-            checkpoint.save(directory / "checkpoints", step, state, cfg.checkpoint.keep)
+            state.save(directory / "checkpoints", step, parts.learner, cfg.checkpoint.keep)
 
-    evaluated = {line["step"] for line in read(files["evaluations"].path)}
+    evaluated = everyones({line["step"] for line in read(files["evaluations"].path)})[0]
     due = set(evaluation_steps(cfg))
     try:
         while True:
+            agree()
             if step in due - evaluated:
                 trackers.status("evaluating")
                 line = evaluate(cfg, parts, step)
@@ -111,10 +133,10 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
 
 
 def evaluate(cfg: Config, parts: Parts, step: int) -> dict[str, Any]:
-    """One line of evaluations.jsonl. The base model may have been measured by another run."""
+    """One line of evaluations.jsonl. The base model may have been measured by another run, of one process."""
     start, policy = perf_counter(), parts.learner.model
-    pieces = parts.evaluator.pieces(policy, parts.chat.decode)
-    shared = step == 0 and cfg.evaluation.cache
+    pieces = on_all(parts.evaluator.pieces(policy, parts.chat.decode), parts.learner.whole)
+    shared = step == 0 and cfg.evaluation.cache and not together()
     cache = Cache(subject(cfg, policy, parts.chat)) if shared else None
     found = list(measured(pieces, lambda: parts.worker, step, cache))
     return {**evaluation_line(step, pieces, found), "time/evaluation": perf_counter() - start}

@@ -22,16 +22,19 @@ SPARE = 16 << 20
 """Bytes for records and logs."""
 
 
-def save_final(directory: Path, policy: Any, tokenizer: Any, settings: str | None, merge: bool = False) -> None:
+def save_final(
+    directory: Path, policy: Any, tokenizer: Any, settings: str | None, merge: bool = False, **how: Any
+) -> None:
     """``final/``, whole or not at all. ``settings``: the text of the base model's ``generation_config.json``.
 
-    Of a model with an adapter it holds the adapter; ``merge``: and ``final/merged/`` the whole model.
+    Of a model with an adapter it holds the adapter; ``merge``: and ``final/merged/`` the whole model. ``how``: further
+    arguments of ``save_pretrained``.
     """
     final, temporary = directory / "final", directory / ".final.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    _save(temporary, policy, tokenizer, settings)
+    _save(temporary, policy, tokenizer, settings, **how)
     if merge:
-        _save(temporary / MERGED, policy, tokenizer, settings, lora.save_merged)
+        _save(temporary / MERGED, policy, tokenizer, settings, lora.save_merged, **how)
     with deferred():
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)

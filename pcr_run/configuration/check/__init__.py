@@ -12,6 +12,7 @@ from pcr_run.configuration.check import (
     caches,
     evaluation,
     extras,
+    launch,
     lora,
     objective,
     resolver,
@@ -32,8 +33,8 @@ __all__ = ["ANCHORED", "CHOICES", "RANGES", "check", "check_directory", "check_r
 log = logging.getLogger(__name__)
 
 SUBJECTS: tuple[Callable[[Config], Iterator[tuple[str, str]]], ...] = (
-    *(values.problems, sources.problems, caches.problems, extras.problems, lora.problems, batch.problems),
-    *(rollout.problems, objective.problems, resolver.problems, tracker.problems, evaluation.problems),
+    *(values.problems, sources.problems, caches.problems, extras.problems, launch.problems, lora.problems),
+    *(batch.problems, rollout.problems, objective.problems, resolver.problems, tracker.problems, evaluation.problems),
 )
 """Each gives (key, what is wrong and what would be right). Values come first: the others rely on them."""
 
@@ -52,5 +53,5 @@ def check(cfg: Config) -> None:
     reward.check(cfg.reward, cfg.sandbox)
     for verifier in {task.verifier for task in cfg.evaluation.tasks.values()}:
         reward.check(dataclasses.replace(cfg.reward, name="verifier", verifier=verifier), cfg.sandbox)
-    for key, problem in (*resolver.doubts(cfg), *objective.doubts(cfg)):
+    for key, problem in (*resolver.doubts(cfg), *objective.doubts(cfg), *launch.doubts(cfg)):
         log.warning("%s: %s", key, problem)

@@ -14,8 +14,6 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
         if learner.lora.merge:
             yield "learner.lora.merge", "there is no adapter to merge (learner.lora.r=null); right: false, or a rank"
         return
-    if cfg.launch.nproc > 1:
-        yield "learner.lora.r", "an adapter is trained by one process; right: null, or launch.nproc=1"
     if not learner.lora.targets:
         yield "learner.lora.targets", "names no layer; right: [all-linear], or names like [up_proj,down_proj]"
     if learner.reference != "initial":

@@ -1,0 +1,96 @@
+"""The learner's state into a checkpoint and back: as it is, or in shards that any number of ranks can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from pcr_run.distributed.ranks import everyones, first, together
+from pcr_run.learner.learner import Learner
+from pcr_run.run import checkpoint
+
+SHARDS = "shards"
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+
+
+def save(directory: Path, step: int, learner: Learner, keep: int) -> None:
+    """A checkpoint of ``step``; one rank writes all but the shards, which each writes itself."""
+    if not together():
+        state = {"model": checkpoint.weights(learner.model), "learner": learner.state_dict()}
+        checkpoint.save(directory, step, state, keep)
+        return
+    final, temporary = checkpoint.place(directory, step)
+    if everyones(first() and final.exists() and checkpoint.damage(final) is None)[0]:
+        return
+    rest = {key: value for key, value in learner.state_dict().items() if key != "optimizer"}
+    if first():
+        checkpoint.save(directory, step, {"learner": rest}, keep, lambda where: _write(where / SHARDS, learner))
+    else:
+        _write(temporary / SHARDS, learner)
+    dist.barrier()
+
+
+def restore(learner: Learner, path: Path) -> None:
+    """Inverse of ``save``, whatever number of ranks saved and whatever number loads."""
+    state = checkpoint.load(path)
+    if (path / SHARDS).is_dir():
+        there = dcp.FileSystemReader(path / SHARDS).read_metadata().state_dict_metadata
+        shards = _shards(learner, any(key.startswith("optimizer.") for key in there))
+        dcp.load(shards, checkpoint_id=path / SHARDS, no_dist=not together())
+        set_model_state_dict(learner.model, shards["model"])
+        if "optimizer" in shards:
+            set_optimizer_state_dict(learner.model, learner.optimizer, shards["optimizer"])
+    elif together():
+        set_model_state_dict(learner.model, state["model"], options=TRAINED)
+        if optimizer := _named(learner, state["learner"].pop("optimizer")):
+            set_optimizer_state_dict(learner.model, learner.optimizer, optimizer, options=WHOLE)
+    else:
+        checkpoint.load_weights(learner.model, state["model"])
+    learner.load_state_dict(state["learner"])
+    checkpoint.restore_random_state(state["random"])
+
+
+def whole_weights(model: Any) -> dict[str, Any]:
+    """Arguments for ``save_pretrained``: the weights of a model in shards, on the first rank; every rank must call."""
+    if not together():
+        return {}
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}  # tied ones have one name
+    found = get_model_state_dict(model, options=WHOLE)
+    return {"state_dict": {name: value for name, value in found.items() if name in once}}
+
+
+def _write(where: Path, learner: Learner) -> None:
+    dist.barrier()  # the directory is there
+    try:
+        # torch makes the optimizer's state up where there is none yet, with a step that counts.
+        dcp.save(_shards(learner, bool(learner.optimizer.state)), checkpoint_id=where)
+    except CheckpointException as error:
+        raise next((each for each, _ in error.failures.values() if isinstance(each, OSError)), error) from error
+
+
+def _shards(learner: Learner, optimizer: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"model": get_model_state_dict(learner.model)}
+    if optimizer:
+        found["optimizer"] = get_optimizer_state_dict(learner.model, learner.optimizer)
+    return found
+
+
+def _named(learner: Learner, state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state by the names of its parameters; empty where it has none."""
+    if not state["state"]:
+        return {}
+    names = [name for name, parameter in learner.model.named_parameters() if parameter.requires_grad]
+    groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[i]: value for i, value in state["state"].items()}, "param_groups": groups}

@@ -1,0 +1,166 @@
+"""A learner in shards over 2 and 4 processes against one in a single process, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from conftest import KeepDouble
+from processes import together
+from torch import nn
+
+from pcr_run.distributed.shards import entire
+from pcr_run.learner.batch import Batch
+from pcr_run.learner.learner import Learner
+from pcr_run.learner.share import shares
+from pcr_run.run import checkpoint, state
+from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
+
+P, G, T, V = 6, 4, 12, 23
+N = P * G
+
+
+def model(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "gpt2":  # its norms compute in float64 wherever they are recomputed
+        gpt2 = hf.GPT2Config(vocab_size=V, n_embd=12, n_layer=2, n_head=2, n_positions=32)
+        return hf.AutoModelForCausalLM.from_config(gpt2, dtype=torch.float64)
+    config = hf.Qwen2Config(
+        vocab_size=V,
+        hidden_size=12,
+        intermediate_size=18,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=kind == "tied",
+    )
+    return hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64)
+
+
+def batch(seed: int) -> Batch:
+    """Responses of lengths 2 to 9; one group without an advantage."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(V, (N, T), generator=generator)
+    mask = torch.zeros(N, T, dtype=torch.bool)
+    for i, length in enumerate(torch.randint(2, 10, (N,), generator=generator).tolist()):
+        mask[i, 3 : 3 + length] = True
+    advantages = torch.randn(P, G, generator=generator)
+    advantages = (advantages - advantages.mean(1, keepdim=True)) * (torch.arange(P) != 2)[:, None]
+    drawn = torch.randn(N, T, generator=generator) * 0.1 - 3
+    return Batch(ids, mask, drawn * mask, advantages.flatten(), torch.ones(N), G)
+
+
+def make(case: dict[str, Any]) -> Learner:
+    case = dict(case)
+    unit, modules, kind = case.pop("unit", "response"), case.pop("modules", "mlp"), case.pop("kind", "untied")
+    resolver, rollout = case.pop("resolver", "pcr"), case.pop("rollout", {})
+    options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
+    return Learner(
+        model(kind),
+        LearnerConfig(**options),
+        ResolverConfig(name=resolver),
+        MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
+        steps=10,
+        rollout=RolloutConfig(name="hf", temperature=0.7, max_new_tokens=9, **rollout),
+    )
+
+
+def learn(case: dict[str, Any], before: Path | None = None, after: Path | None = None) -> dict[str, Any]:
+    """Two steps: metrics, table and weights; or the first, saved ``after`` it, or the second, from one ``before``."""
+    with KeepDouble():
+        learner = make(case)
+        if before is not None:
+            state.restore(learner, before / "step-000001")
+        steps = (2,) if before else (1,) if after else (1, 2)
+        found = [learner.update(batch(step), step) for step in steps]
+        if after is not None:
+            state.save(after, 1, learner, 2)
+    return {
+        "metrics": [metrics for metrics, _ in found],
+        "rows": [row for _, rows in found for row in rows],
+        "weights": {name: entire(weight.detach()) for name, weight in learner.model.named_parameters()},
+    }
+
+
+def learn_all(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: learn(case) for name, case in cases.items()}
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "portable": {"engine": "portable"},
+    "recomputed": {"gradient_checkpointing": True},
+    "portable recomputed": {"kind": "gpt2", "engine": "portable", "gradient_checkpointing": True},
+    "query": {"unit": "query"},
+    "microbatch": {"unit": "microbatch", "microbatch": 2},
+    "microbatch of groups": {"unit": "microbatch", "microbatch": 8},
+    "split groups": {"microbatch": 2},
+    "tokens": {"tokens": 20, "epochs": 2, "minibatches": 2, "gradient_checkpointing": True},
+    "everything": {"modules": "all", "microbatch": 1},
+    "everything, portable": {"modules": "all", "microbatch": 1, "engine": "portable", "unit": "query"},
+    "tied": {"kind": "tied", "reference": "old", "epochs": 2},
+    "exact, corrected": {"kl": "exact", "rollout": {"old_logprobs": "engine"}},
+    "plain": {"resolver": "none", "modules": None},
+}
+
+
+QUICK = ("default", "portable", "query", "tokens")
+
+
+@pytest.mark.parametrize(("count", "names"), [(2, QUICK), pytest.param(4, tuple(CASES), marks=pytest.mark.slow)])
+def test_ranks_learn_what_one_process_learns(count: int, names: tuple[str, ...], tmp_path: Path) -> None:
+    cases = {name: CASES[name] for name in names}
+    found = together(count, tmp_path, learn_all, cases)
+    for name, case in cases.items():
+        alone = learn(case)
+        for shared in found:
+            close(shared[name], alone, name)
+
+
+@pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2), pytest.param(2, 4, marks=pytest.mark.slow)])
+def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int, tmp_path: Path) -> None:
+    case: dict[str, Any] = {"schedule": "linear"}
+    for count, arguments in ((saving, (case, None, tmp_path)), (loading, (case, tmp_path, None))):
+        directory = tmp_path / f"ranks of {arguments[1]}".replace("/", "-")
+        directory.mkdir()
+        found = [learn(*arguments)] if count == 1 else together(count, directory, learn, *arguments)
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-000001"
+    wanted = learn(case)
+    wanted = {**wanted, "metrics": wanted["metrics"][1:], "rows": [row for row in wanted["rows"] if row["step"] == 2]}
+    for each in found:
+        close(each, wanted, "resumed")
+    files = [file for file in (tmp_path / "step-000001").rglob("*") if file.is_file() and file.name != "manifest.json"]
+    for file in files:
+        kept = file.read_bytes()
+        file.write_bytes(kept[:-1])
+        assert file.name in str(checkpoint.damage(tmp_path / "step-000001"))
+        file.write_bytes(kept)
+
+
+def close(found: Any, wanted: Any, where: str) -> None:
+    """Numbers within 1e-9 of each other, all else equal."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), where
+        for key, value in wanted.items():
+            close(found[key], value, f"{where}, {key}")
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted), where
+        for i, value in enumerate(wanted):
+            close(found[i], value, f"{where}, {i}")
+    elif isinstance(wanted, float | torch.Tensor):
+        torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(wanted), rtol=1e-9, atol=1e-12, msg=where)
+    else:
+        assert found == wanted, where
+
+
+def test_shares_are_whole_blocks_and_even() -> None:
+    lengths = [9, 9, 1, 1, 5, 5, 4, 4, 3, 3]
+    found = shares(lengths, 2, 2)
+    assert sorted(row for rows in found for row in rows) == list(range(10))
+    assert all(row ^ 1 in rows for rows in found for row in rows)
+    assert [sum(lengths[row] for row in rows) for rows in found] == [24, 20]
+    assert shares(lengths, 2, 1) == [list(range(10))]
+    assert sorted(map(len, shares(lengths, 5, 3))) == [0, 5, 5]
