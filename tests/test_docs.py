@@ -68,7 +68,7 @@ def test_a_command_of_the_documentation_runs(command, work, untrained, file, typ
     if "--config-dir mine" in typed:
         write_own_resolver(work)
     arguments = shlex.split(typed)[1:]
-    # A sweep starts a process for each cell, several ranks as many; the dry run composes and checks them all in this one.
+    # A sweep starts a process for each cell, several ranks as many; a dry run composes and checks them in this one.
     apart = "-m" in arguments or "-cn" in arguments or "launch.nproc" in typed
     ended = command(*arguments, *(["dry_run=true"] if apart else []))
     assert ended.code == 0, ended.err

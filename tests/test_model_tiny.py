@@ -20,9 +20,7 @@ def few_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(directory: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "STEPS", 60)
-        tiny.build(directory)
+    tiny.build(directory, 60)
     return directory
 
 
@@ -99,6 +97,11 @@ def test_another_recipe_is_another_place(monkeypatch: pytest.MonkeyPatch) -> Non
     assert other != builtin.directory("tiny")
 
 
+def test_each_stage_of_the_model_has_a_place() -> None:
+    assert set(recipe.STEPS) | {"smollm2"} == set(builtin.NAMES)
+    assert len({builtin.directory(name) for name in recipe.STEPS}) == len(recipe.STEPS)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("threads", [1, 2])
@@ -109,7 +112,7 @@ def test_base_scores_lie_between_30_and_60_percent_at_any_thread_count(threads: 
     standing = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        tiny.build(tmp_path)
+        tiny.build(tmp_path, recipe.STEPS["tiny"])
     finally:
         torch.set_num_threads(standing)
     policy, tokenizer = model.load(ModelConfig(path=str(tmp_path)))

@@ -331,10 +331,12 @@ def check_garbage(count):
     """No hang, no crash, nothing paid, and workers that stay small."""
     made = make(RewardConfig(name="verifier", verifier="math", seconds=1.0, workers=2), SandboxConfig())
     texts = garbage(count)
+    earlier = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # children of other tests
     start = time.monotonic()
     scores = made(items(*[r"\sqrt{7}+x^{13}"] * count), [rf"\boxed{{{text}}}" for text in texts])
     assert time.monotonic() - start < 30 + count / 20
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB; of workers that were replaced
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB; of workers that were replaced
+    peak = ended if ended > earlier else 0
     for worker in made._pool._idle:
         status = Path(f"/proc/{worker.process.pid}/status").read_text()
         peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))
