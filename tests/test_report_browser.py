@@ -5,6 +5,7 @@ Needs Debian's ``chromium-headless-shell`` or another Chromium; skipped where th
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -128,7 +129,7 @@ def test_filters_find_what_they_say(visit):
     visit.fill("high", "1.8")
     assert len(visit.rows()) == 2
     visit.page.locator("#filters button").click()
-    visit.page.wait_for_function("document.getElementById('count').textContent.startsWith('137 of')")
+    visit.page.locator("#count").filter(has_text=re.compile("^137 of")).wait_for()
     visit.fill("text", "ANSWER 60")
     assert visit.count() == "2 of 137 transcripts"
     visit.choose("task", "code")
@@ -147,7 +148,7 @@ def test_headings_sort_both_ways_and_more_can_be_shown(visit):
     rewards = [float(row.split("\t")[4]) for row in visit.rows()]
     assert rewards == sorted(rewards, reverse=True)
     page.locator("#filters button").click()
-    page.wait_for_function("document.getElementById('count').textContent.startsWith('137 of')")
+    page.locator("#count").filter(has_text=re.compile("^137 of")).wait_for()
     for shown in (50, 100, 137):
         assert len(visit.rows()) == shown
         if shown < 137:
