@@ -49,7 +49,7 @@ parity: $(VENV)/test.done  ## loss, gradient and log-probs against TRL's on one 
 	$(PIP) -e ".[bench]" -c constraints.txt
 	$(BIN)/python -m pytest tests/test_parity_trl.py
 
-reproduce-embedded: $(VENV)/run.done  ## all experiments on a laptop, about 3 hours on 2 cores; fills docs/reproduction.md
+reproduce-embedded: $(VENV)/run.done  ## all experiments on a laptop, hours on 2 cores (see the page); fills docs/reproduction.md
 	$(BIN)/pcr-run -cn paper hydra.launcher.parallel=2 hydra.sweep.dir=outputs/paper-embedded
 	$(BIN)/python benchmarks/reproduction.py outputs/paper-embedded
 

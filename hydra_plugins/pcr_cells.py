@@ -24,6 +24,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from pcr_run.configuration.compose import again, quoted
 from pcr_run.errors import ConfigError, Interrupted
 from pcr_run.records import result
 from pcr_run.schema import Config
@@ -193,14 +194,10 @@ class CellsLauncher(Launcher):
         hydra = self.config.hydra
         # An experiment is a list of plain runs: each of its cells can be typed without it.
         name = "config" if self.config.experiments else hydra.job.config_name
-        command = [sys.executable, "-P", "-m", self.module, "--config-name", name]
-        for source in hydra.runtime.config_sources:
-            if source.provider == "command-line":
-                command += ["--config-dir", source.path]
         own = {"hydra.mode": "RUN", "hydra.run.dir": str(cell.directory), "tracker.report": "false"}
         if cell.cfg.tracker.wandb.group is None:
             own["tracker.wandb.group"] = self.sweep.name
-        command += [*hydra.overrides.hydra, *cell.overrides, *(f"{key}={_quoted(value)}" for key, value in own.items())]
+        command = again(hydra, self.module, name, cell.overrides, own)
         environment = dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
@@ -220,7 +217,7 @@ class CellsSweeper(BasicSweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Settle the sweep's directory: other launchers compose its name once more in every cell,
         where it would be that of the cell's own overrides."""
-        directory = f"hydra.sweep.dir={_quoted(str(config.hydra.sweep.dir))}"
+        directory = f"hydra.sweep.dir={quoted(str(config.hydra.sweep.dir))}"
         with open_dict(config):
             config.hydra.overrides.hydra.append(directory)
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -285,11 +282,6 @@ def _stop(processes: list[subprocess.Popen[bytes]], number: int) -> None:
                 process.wait()
         except Interrupted as again:
             number = again.signal
-
-
-def _quoted(value: str) -> str:
-    """A string in Hydra's override grammar."""
-    return "'" + value.replace("'", "\\'") + "'"
 
 
 def _returned(cell: Cell, value: Any) -> JobReturn:

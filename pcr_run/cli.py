@@ -143,14 +143,10 @@ def job(program: Program, composed: DictConfig) -> Any:
 def _share(cfg: Config, directory: Path) -> dict[str, Any]:
     """The run in several processes; what ended it early is in ``result.json``."""
     hydra = HydraConfig.get()
-    command = [sys.executable, "-P", "-m", "pcr_run", "--config-name", str(hydra.job.config_name)]
-    for source in hydra.runtime.config_sources:
-        if source.provider == "command-line":
-            command += ["--config-dir", source.path]
-    where = str(directory.absolute()).replace("'", "\\'")
-    command += [*hydra.overrides.hydra, *hydra.overrides.task, "hydra.mode=RUN", f"hydra.run.dir='{where}'"]
+    own = {"hydra.mode": "RUN", "hydra.run.dir": str(directory.absolute())}
     if hydra.mode == RunMode.MULTIRUN:
-        command += ["tracker.report=false"]  # the sweep has one
+        own["tracker.report"] = "false"  # the sweep has one
+    command = compose.again(hydra, "pcr_run", str(hydra.job.config_name), hydra.overrides.task, own)
     failure = launch.run_ranks(cfg.launch.nproc, command)
     if failure is None:
         return result.read(directory)

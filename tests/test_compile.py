@@ -18,9 +18,9 @@ from torch._dynamo.utils import counters
 from pcr_run.gradients.cut import outermost
 from pcr_run.gradients.groups import select
 from pcr_run.gradients.two import TwoGradients
+from pcr_run.learner import compile as module
+from pcr_run.learner.compile import Compiled, compiled
 from pcr_run.learner.learner import Learner
-from pcr_run.model import compile as module
-from pcr_run.model.compile import Compiled, compiled
 from pcr_run.model.policy import disable_dropout
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 

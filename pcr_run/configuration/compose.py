@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -119,6 +120,23 @@ def run_name(*, _root_: DictConfig) -> str:
             rest.append(f"{re.split(r'[./@]', key)[-1]}{value.rsplit('/', 1)[-1]}")
     readable = re.sub(r"[^\w.-]+", "-", "-".join(first + rest))[:80].rstrip("-")
     return f"{readable}-{fingerprint(config)}"
+
+
+def again(hydra: Any, module: str, config_name: str, task: Iterable[str], own: Mapping[str, str]) -> list[str]:
+    """The command line of a process that composes the same configuration: ``task`` overrides, then ``own`` values.
+
+    ``hydra``: the node of that name of this process, whose directory of configurations and own overrides stay.
+    """
+    command = [sys.executable, "-P", "-m", module, "--config-name", config_name]
+    for source in hydra.runtime.config_sources:
+        if source.provider == "command-line":
+            command += ["--config-dir", source.path]
+    return [*command, *hydra.overrides.hydra, *task, *(f"{key}={quoted(value)}" for key, value in own.items())]
+
+
+def quoted(value: str) -> str:
+    """A string in Hydra's override grammar."""
+    return "'" + value.replace("'", "\\'") + "'"
 
 
 def cell_name(*, _root_: DictConfig) -> str:

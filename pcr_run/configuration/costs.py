@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pcr_run.configuration.check.batch import measures
-from pcr_run.configuration.memory import BYTES, on_gpu, parts
+from pcr_run.configuration.memory import BYTES, total
 from pcr_run.model import card
 from pcr_run.schema import Config, evaluation_steps
 
@@ -29,8 +29,7 @@ def costs(cfgs: Sequence[Config], parallel: int = 1) -> list[tuple[str, str]]:
         )
     else:
         rows.append(("device hours", "not known: throughput.sampled and throughput.trained say how fast a device is"))
-    held = [(parts(cfg, card.read(cfg.model), cfg.launch.nproc), cfg) for cfg in cfgs]
-    needs = [(on_gpu(found), cfg) for found, cfg in held if found is not None]
+    needs = [(each, cfg) for cfg in cfgs if (each := total(cfg, card.read(cfg.model))) is not None]
     if needs:
         most, cfg = max(needs, key=lambda pair: pair[0])
         rows.append(("memory", f"{most / 1e9:.2f} GB for the learner at most ({cfg.model.path or cfg.model.builtin})"))

@@ -112,7 +112,7 @@ def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
         return [("memory", "not known before the model's files are here")]
     rows = [(f"memory: {part.what}", f"{part.size / 1e9:.2f} GB ({part.why})") for part in found]
     each = "" if ranks == 1 else f" on each of {ranks} GPUs"
-    rows.append(("memory: learner", f"{(total(cfg, card) or 0) / 1e9:.2f} GB at most{each}"))
+    rows.append(("memory: learner", f"{on_gpu(found) / 1e9:.2f} GB at most{each}"))
     if ranks > 1:
         host = f"and {on_host(found, ranks) / 1e9:.2f} GB of CPU memory"
         rows.append(("memory: learner, CPU offload", f"{on_gpu(found, True) / 1e9:.2f} GB at most{each}, {host}"))

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy import special
-
 from pcr_run.records import result
 from pcr_run.records.jsonl import read
 from pcr_run.records.number import number
-from pcr_run.report.statistics import mean_interval
+from pcr_run.report.grid import aligned
+from pcr_run.report.statistics import half_width, mean_interval
 
 COLUMNS = (
     "benchmark",
@@ -113,7 +112,7 @@ def _half(stderr: float | None, questions: int) -> float | None:
     """Half the width of the interval; null on disk is a standard error that is not known."""
     if stderr is None or math.isnan(stderr) or questions < 2:
         return None
-    return float(special.stdtrit(questions - 1, 0.975)) * stderr
+    return half_width(stderr, questions)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -131,11 +130,7 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
     used = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])]
     lines = [[line[i] for i in used] for line in lines]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    return aligned(lines)
 
 
 def _written(value: float | None, half: float | None, percent: bool, sign: str = "") -> str:

@@ -8,8 +8,8 @@ activations are recomputed they are recomputed once for both (twin cotangents; s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -51,6 +51,22 @@ class Segment:
     layers: tuple[nn.Module, ...] = ()
 
 
+@contextmanager
+def replaced(layers: Sequence[nn.Module], forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
+    """Inside, each layer runs another forward function than its own."""
+    before = [vars(layer).get("forward") for layer in layers]
+    for layer, forward in zip(layers, forwards, strict=True):
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            if own is None:
+                del layer.forward  # the class's own is behind it
+            else:
+                layer.forward = own
+
+
 class Cut:
     """While entered, forward passes that record gradients leave their segments here.
 
@@ -64,17 +80,12 @@ class Cut:
         self._last: Tensor | None = None  # what the layer before gave to the rest of the model
 
     def __enter__(self) -> Cut:
-        self._own = [vars(layer).get("forward") for layer in self.layers]
-        for layer in self.layers:
-            layer.forward = partial(self._forward, layer, layer.forward)
+        self._replaced = replaced(self.layers, [partial(self._forward, each, each.forward) for each in self.layers])
+        self._replaced.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for layer, own in zip(self.layers, self._own, strict=True):
-            if own is None:
-                del layer.forward  # the class's own is behind it
-            else:
-                layer.forward = own
+        self._replaced.__exit__(kind, error, tb)
         self._segments, self._last = [], None
 
     def take(self, output: Tensor) -> list[Segment]:

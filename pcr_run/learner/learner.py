@@ -22,6 +22,7 @@ from pcr_run.errors import ConfigError
 from pcr_run.gradients import Cotangents, TwoGradients, cuttable, outermost, select, tappable
 from pcr_run.learner import objective, share, trial
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
+from pcr_run.learner.compile import compiled
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import layer_rows, summary
 from pcr_run.learner.optimizer import OPTIMIZERS
@@ -29,7 +30,6 @@ from pcr_run.learner.reference import Reference
 from pcr_run.learner.schedule import schedule
 from pcr_run.learner.updater import Updater
 from pcr_run.model import lora, packing
-from pcr_run.model.compile import compiled
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import Policy, disable_dropout, sampled_logprobs, split
 from pcr_run.model.precision import cast_once

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pcr_run.records.number import number
@@ -64,11 +64,15 @@ def markdown(grid: Grid) -> str:
     names = grid.shown()
     lines = [[in_markdown(cell) for cell in names]]
     lines += [[in_markdown(text(row.get(name))) for name in names] for row in grid.rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    lines.insert(1, ["-" * width for width in widths])
-    table = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
     notes = [f"- {in_markdown(note)}" for note in grid.notes]
-    return "\n".join([f"## {in_markdown(grid.title)}", "", *table, "", *notes]).rstrip() + "\n"
+    return "\n".join([f"## {in_markdown(grid.title)}", "", aligned(lines), "", *notes]).rstrip() + "\n"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells that are safe in Markdown, the first line as heading, as a table that also reads well as plain text."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in ruled)
 
 
 def to_csv(grid: Grid) -> str:

@@ -16,7 +16,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     mean, n = float(np.mean(values)), len(values)
     if n < 2:
         return mean, None
-    return mean, float(special.stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(n))
+    return mean, half_width(float(np.std(values, ddof=1)) / math.sqrt(n), n)
+
+
+def half_width(error: float, n: int) -> float:
+    """Half the width of the two-sided 95% t-interval of a mean of ``n`` values with this standard error."""
+    return float(special.stdtrit(n - 1, 0.975)) * error
 
 
 def interquartile_mean(values: Sequence[float]) -> float:

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pcr_run.records import jsonl as records
-from pcr_run.report.arms import heading, shown
+from pcr_run.report.arms import heading, partner, shown
 from pcr_run.report.cells import Cell, load, varied
+from pcr_run.report.grid import aligned
 from pcr_run.report.statistics import mean_interval
 
 Row = dict[str, Any]
@@ -74,7 +74,8 @@ def table(cells: Sequence[Cell], keys: Sequence[str]) -> list[Row]:
         complete = sorted((cell for cell in group if cell.complete), key=lambda cell: cell.seed)
         if complete:
             seeds = " ".join(str(cell.seed) for cell in complete)
-            plain = _plain_sum(values, keys, groups) if who["resolver"] != "none" else []
+            other = partner(values, keys, {"resolver.name": "none"}, list(groups))
+            plain = [cell for cell in groups[other] if cell.complete] if other is not None else []
             rows.append({**who, "seeds": seeds, "status": "complete", **_measured(complete, plain)})
         for cell in group:
             if not cell.complete:
@@ -132,7 +133,7 @@ def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
         for when in ("before", "after"):
             values = [cell.result["perplexity"][when] for cell in cells]
             row[f"perplexity_{when}"] = math.inf if None in values else fmean(values)  # JSON has no infinity
-    steps = [line for cell in cells for line in records.read(cell.directory / "metrics.jsonl")]
+    steps = [line for cell in cells for line in cell.metrics]
     for name in MEANS:
         if values := [line[name] for line in steps if line.get(name) is not None]:
             row[name] = fmean(values)
@@ -148,18 +149,6 @@ def _paired(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float | None, str]
         return *mean_interval([second["pass@1"] - first["pass@1"] for first, second in pairs]), f"{len(pairs)} seeds"
     first, second = (score["per_question"] for score in pairs[0])
     return *mean_interval([b - a for a, b in zip(first, second, strict=True)]), f"{len(first)} questions, one seed"
-
-
-def _plain_sum(values: Sequence[str], keys: Sequence[str], groups: dict[tuple[str, ...], list[Cell]]) -> list[Cell]:
-    """Complete cells of ``resolver=none`` that share all else; of the resolver's options as many as there are."""
-    own = dict(zip(keys, values, strict=True))
-    found: list[tuple[int, list[Cell]]] = []
-    for theirs, cells in groups.items():
-        other = dict(zip(keys, theirs, strict=True))
-        different = [key for key in keys if own[key] != other[key]]
-        if other["resolver.name"] == "none" and all(key.split(".")[0] in ("resolver", "measure") for key in different):
-            found.append((len(different), [cell for cell in cells if cell.complete]))
-    return min(found, key=lambda pair: pair[0])[1] if found else []
 
 
 def _score(cell: Cell, task: str, when: str) -> Row:
@@ -180,9 +169,4 @@ def _aligned(rows: Sequence[Row]) -> str:
     """A markdown table that also reads well as plain text; columns without any value are left out."""
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if any(row.get(name) for row in rows)]
     lines = [names, *([str(row.get(name) or "").replace("|", "\\|") for name in names] for row in rows)]
-    lines = [[cell.replace("\n", " ") for cell in line] for line in lines]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    return aligned([[cell.replace("\n", " ") for cell in line] for line in lines])

@@ -17,9 +17,13 @@ import torch._dynamo.config
 import torch._functorch.config
 from torch import Tensor, nn
 
+from pcr_run.gradients.cut import replaced
+
 log = logging.getLogger(__name__)
 
-BACKEND = "inductor"
+Backend = str | Callable[..., Any]
+"""As ``torch.compile`` takes it: a name or a function."""
+BACKEND: Backend = "inductor"
 SETTINGS: dict[Any, dict[str, Any]] = {
     torch._functorch.config: {"donated_buffer": False},  # the second cotangent needs what the first one has read
     torch._dynamo.config: {
@@ -33,7 +37,7 @@ SETTINGS: dict[Any, dict[str, Any]] = {
 class Compiled:
     """While entered, which may be often, these layers run compiled by ``backend``."""
 
-    def __init__(self, layers: Sequence[nn.Module], backend: str) -> None:
+    def __init__(self, layers: Sequence[nn.Module], backend: Backend) -> None:
         for config, values in SETTINGS.items():
             for name, value in values.items():
                 # The default itself: what is set holds in its thread only, and on a GPU autograd has its own threads.
@@ -42,21 +46,16 @@ class Compiled:
         self._compiled = [torch.compile(layer.forward, dynamic=True, backend=backend) for layer in layers]
 
     def __enter__(self) -> Compiled:
-        self._own = [vars(layer).get("forward") for layer in self.layers]
-        for layer, compiled in zip(self.layers, self._compiled, strict=True):
-            layer.forward = compiled
+        self._replaced = replaced(self.layers, self._compiled)
+        self._replaced.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for layer, own in zip(self.layers, self._own, strict=True):
-            if own is None:
-                del layer.forward  # the class's own is behind it
-            else:
-                layer.forward = own
+        self._replaced.__exit__(kind, error, tb)
 
 
 def compiled(
-    layers: Sequence[nn.Module], gradients: Callable[[], Mapping[str, Tensor]], backend: str | None = None
+    layers: Sequence[nn.Module], gradients: Callable[[], Mapping[str, Tensor]], backend: Backend | None = None
 ) -> AbstractContextManager[object]:
     """A context in which the layers run compiled, or one that does nothing where that fails, which the log says.
 
