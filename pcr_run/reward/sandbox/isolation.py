@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import json
+import marshal
 import math
 import os
 import resource
@@ -60,10 +61,12 @@ def system_paths() -> tuple[str, ...]:
 def guest_command() -> tuple[str, ...]:
     """Start the sandbox's side of the protocol; the numbers of two file descriptors have to follow."""
     here = Path(__file__).parent
-    code = "".join((here / name).read_text() for name in ("plain.py", "guest.py"))
+    source = "".join((here / name).read_text() for name in ("plain.py", "guest.py"))
+    source += "\nserve(int(sys.argv[1]), int(sys.argv[2]))"
+    compiled = marshal.dumps(compile(source, "<guest>", "exec"))  # once, not in every process: a quarter of its time
     interpreter = Path(getattr(sys, "_base_executable", sys.executable)).resolve()  # outside any virtual environment
-    start = "\nserve(int(sys.argv[1]), int(sys.argv[2]))"
-    return (str(interpreter), "-s", "-S", "-P", "-B", "-X", "utf8", "-c", code + start)
+    start = f"import marshal\nexec(marshal.loads({compiled!r}))"
+    return (str(interpreter), "-s", "-S", "-P", "-B", "-X", "utf8", "-c", start)
 
 
 def bwrap_command(bwrap: str, limits: SandboxConfig, info: int, filter_program: int) -> list[str]:
