@@ -81,6 +81,8 @@ BAD = [
     ("resolver.name=nowhere_to_be_found:Half", "resolver.name", "no module 'nowhere_to_be_found'"),
     ("resolver.name=json:", "resolver.name", "json:Class"),
     ("resolver.pattern='(mlp'", "resolver.pattern", "regular expression"),
+    ("resolver.space=adam", "resolver.space", "preconditioned"),
+    ("resolver.space=preconditioned learner.optimizer=sgd", "resolver.space", "learner.optimizer=adamw"),
     ("evaluation.tasks.code.verifier=judge", "evaluation.tasks.code.verifier", "sandbox"),
     ("task.data.source=null", "task.data.source", "module:function"),
     ("task.data.source=algebra", "task.data.source", "module of pcr_run.task"),

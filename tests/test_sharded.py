@@ -56,12 +56,12 @@ def batch(seed: int) -> Batch:
 def make(case: dict[str, Any]) -> Learner:
     case = dict(case)
     unit, modules, kind = case.pop("unit", "response"), case.pop("modules", "mlp"), case.pop("kind", "untied")
-    resolver, rollout = case.pop("resolver", "pcr"), case.pop("rollout", {})
+    resolver, rollout, space = case.pop("resolver", "pcr"), case.pop("rollout", {}), case.pop("space", "gradient")
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
     return Learner(
         model(kind),
         LearnerConfig(**options),
-        ResolverConfig(name=resolver),
+        ResolverConfig(name=resolver, space=space),
         MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
         steps=10,
         rollout=RolloutConfig(name="hf", temperature=0.7, max_new_tokens=9, **rollout),
@@ -104,10 +104,15 @@ CASES: dict[str, dict[str, Any]] = {
     "tied": {"kind": "tied", "reference": "old", "epochs": 2},
     "exact, corrected": {"kl": "exact", "rollout": {"old_logprobs": "engine"}},
     "plain": {"resolver": "none", "modules": None},
+    "preconditioned": {"space": "preconditioned", "tokens": 40},
+    "preconditioned, portable": {"space": "preconditioned", "engine": "portable", "unit": "query"},
+    "preconditioned, everything": {
+        **{"space": "preconditioned", "kind": "tied", "modules": "all", "microbatch": 1, "unit": "microbatch"},
+    },
 }
 
 
-QUICK = ("default", "portable", "query", "tokens")
+QUICK = ("default", "portable", "query", "tokens", "preconditioned", "preconditioned, portable")
 
 
 @pytest.mark.parametrize(("count", "names"), [(2, QUICK), pytest.param(4, tuple(CASES), marks=pytest.mark.slow)])

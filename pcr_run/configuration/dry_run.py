@@ -124,7 +124,8 @@ def _rows(cfg: Config) -> str:
         f"matching {cfg.resolver.pattern}" if cfg.resolver.pattern else cfg.resolver.modules
     )
     granularity = cfg.measure.granularity or cfg.resolver.granularity
-    return f"{modules}, by {granularity}, variance over {cfg.measure.unit} units"
+    space = ", in AdamW's metric" if cfg.resolver.space == "preconditioned" else ""
+    return f"{modules}, by {granularity}, variance over {cfg.measure.unit} units{space}"
 
 
 def _state(directory: Path) -> str:

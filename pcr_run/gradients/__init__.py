@@ -18,10 +18,11 @@ from pcr_run.gradients.cut import Cotangents, cuttable, outermost
 from pcr_run.gradients.groups import group_index, group_name, place, select
 from pcr_run.gradients.moments import Resolution
 from pcr_run.gradients.taps import tappable
-from pcr_run.gradients.two import TwoGradients
+from pcr_run.gradients.two import Metric, TwoGradients
 
 __all__ = [
     "Cotangents",
+    "Metric",
     "Resolution",
     "TwoGradients",
     "cuttable",

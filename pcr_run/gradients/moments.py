@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -51,13 +51,13 @@ class SquaredNorms:
         self._open: Tensor | None = None
         self._filled = 0
 
-    def add(self, piece: Tensor | None, rows: int) -> None:
+    def add(self, piece: Tensor | None, rows: int, metric: Tensor | None = None) -> None:
         """Take the gradient of the next ``rows`` rows, None where it is 0; a block's rows may come in several pieces.
 
-        ``piece`` is not kept as it is: it may change afterwards.
+        ``piece`` is not kept as it is: it may change afterwards. ``metric``: as ``dot`` takes it.
         """
         if rows == self.size:
-            self.sum = self.sum if piece is None else self.sum + square(piece)
+            self.sum = self.sum if piece is None else self.sum + square(piece, metric)
             return
         if self._filled + rows > self.size:
             raise ValueError(f"{rows} rows do not fit into a block of {self.size} that has {self._filled}")
@@ -65,7 +65,7 @@ class SquaredNorms:
             self._open = piece.clone() if self._open is None else self._open.add_(piece)
         self._filled += rows
         if self._filled == self.size:
-            self.sum = self.sum if self._open is None else self.sum + square(self._open)
+            self.sum = self.sum if self._open is None else self.sum + square(self._open, metric)
             self._open, self._filled = None, 0
 
 
@@ -82,17 +82,17 @@ class Moments:
         self._total: Tensor | None = None
         self._shard: Tensor | None = None
 
-    def add(self, piece: Tensor | None, rows: int, squares_apart: bool = False) -> None:
+    def add(self, piece: Tensor | None, rows: int, squares_apart: bool = False, metric: Tensor | None = None) -> None:
         """Add the gradient of the next ``rows`` rows, None where it is 0; the tensor is taken over.
 
-        ``squares_apart``: the squared norms of parts inside it come by ``add_squares``.
+        ``squares_apart``: the squared norms of parts inside it come by ``add_squares``. ``metric``: as for ``dot``.
         """
         if piece is not None:
             piece = piece.to(wide(piece.dtype))
         if not squares_apart:
-            self.parts.add(piece, rows)
+            self.parts.add(piece, rows, metric)
         if self.wholes is not None:
-            self.wholes.add(piece, rows)
+            self.wholes.add(piece, rows, metric)
         if piece is not None:
             self._total = piece if self._total is None else self._total.add_(piece)
 
@@ -118,24 +118,27 @@ class Moments:
     def _zeros(self) -> Tensor:
         return torch.zeros(self._parameter.shape, dtype=wide(self._parameter.dtype), device=self._parameter.device)
 
-    def sums(self) -> list[Tensor]:
-        """Squared norms of the parts and of the wholes, added up, float64."""
-        wholes = square(self.total) if self.wholes is None else self.wholes.sum
+    def sums(self, metric: Tensor | None = None) -> list[Tensor]:
+        """Squared norms of the parts and of the wholes, added up, float64. ``metric``: this rank's shard of it."""
+        wholes = square(self.total, metric) if self.wholes is None else self.wholes.sum
         device = self._parameter.device
         return [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (self.parts.sum, wholes)]
 
 
 def measured(
-    pairs: Sequence[tuple[Moments, Moments]], unit: Unit, over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums
+    pairs: Iterable[tuple[Moments, Moments, Tensor | None]],
+    unit: Unit,
+    over_ranks: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> GradientTable:
-    """Gramian entries and variances of pairs (g_pla, g_sta), an entry per pair.
+    """Gramian entries and variances of g_pla and g_sta in a metric, an entry per (g_pla, g_sta, this rank's metric).
 
     A variance is the trace of the covariance of the batch gradient; clamped at 0 against rounding. ``over_ranks`` adds
     up a float64 tensor of sums [7, K], of which each rank has those of its own responses and of its own shards.
     """
-    rows = [
-        torch.stack([square(p.total), dot(p.total, s.total), square(s.total), *p.sums(), *s.sums()]) for p, s in pairs
-    ]
+    rows = []
+    for p, s, metric in pairs:
+        products = square(p.total, metric), dot(p.total, s.total, metric), square(s.total, metric)
+        rows.append(torch.stack([*products, *p.sums(metric), *s.sums(metric)]))
     pp, ps, ss, *squares = over_ranks(torch.stack(rows, 1).cpu()).unbind()
     n = unit.whole // unit.part
     var_pla, var_sta = (((n * parts - wholes) / (n - 1)).clamp_min(0.0) for parts, wholes in (squares[:2], squares[2:]))
@@ -174,11 +177,17 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def square(x: Tensor) -> Float[Tensor, ""]:
+def square(x: Tensor, metric: Tensor | None = None) -> Float[Tensor, ""]:
     """||x||^2, float64."""
-    return dot(x, x)
+    return dot(x, x, metric)
 
 
-def dot(x: Tensor, y: Tensor) -> Float[Tensor, ""]:
-    """<x, y>, float64: along the last dimension in the tensors' own precision, as their products were, then float64."""
+def dot(x: Tensor, y: Tensor, metric: Tensor | None = None) -> Float[Tensor, ""]:
+    """<x, y>, float64: along the last dimension in the tensors' own precision, as their products were, then float64.
+
+    ``metric``: the inner product's own weights, sum_k D_k x_k y_k; of the shape of x, or of its last dimensions.
+    """
+    if metric is not None:
+        x = x * metric
+        y = y.to(x.dtype)
     return torch.linalg.vecdot(x, y).sum(dtype=torch.float64)

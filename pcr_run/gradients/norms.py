@@ -1,7 +1,8 @@
 """Weight gradients B^T X of blocks of rows, and the squared norm of each row's, which both objectives need.
 
 X [M, in] and B [M, out] are flat: the tokens of one row after those of the other. A row's norm comes from Grams of its
-tokens where it is short (no product is formed), else from its product; both are exact.
+tokens where it is short (no product is formed), else from its product; both are exact. In a metric that weighs the
+product's entries it comes from the product always.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ def runs(short: list[bool], start: int, stop: int) -> Iterator[tuple[bool, int, 
 
 
 def sum_of_rows(
-    x: Float[Tensor, "tokens fan_in"], b: Float[Tensor, "tokens fan_out"], rows: Ragged, transposed: bool, at_once: int
+    x: Float[Tensor, "tokens fan_in"],
+    b: Float[Tensor, "tokens fan_out"],
+    rows: Ragged,
+    transposed: bool,
+    at_once: int,
+    metric: Float[Tensor, "_ _"] | None = None,
 ) -> tuple[Float[Tensor, "_ _"], Float[Tensor, ""]]:
     """Gradient of a block of rows and the sum of its rows' squared norms, from the products of ``at_once`` rows."""
     total: Tensor | None = None
@@ -84,7 +90,7 @@ def sum_of_rows(
         block = rows.only(range(start, min(start + at_once, len(rows))))
         tokens = slice(rows.borders[start], rows.borders[start + len(block)])
         products = products_of(x[tokens], b[tokens], block, transposed)
-        squares = squares + square(products)
+        squares = squares + square(products, metric)
         piece = products.sum(0, dtype=wide(products.dtype)) if len(products) > 1 else products[0]
         total = piece.to(wide(piece.dtype)) if total is None else total.add_(piece)
     assert total is not None

@@ -12,16 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pcr_run.distributed.shards import entire, local
 from pcr_run.distributed.whole import Weights, Whole
 from pcr_run.gradients.cut import Context, Cotangents, Cut, Segment
-from pcr_run.gradients.moments import Moments, Resolution, Unit, each, grouped, measured, square
-from pcr_run.gradients.norms import ShortRows, gram_is_cheaper, products_at_once, runs, sum_of_rows, weight_gradient
+from pcr_run.gradients.moments import Moments, Resolution, Unit, each, grouped, measured
+from pcr_run.gradients.pieces import add_bias, add_weight
 from pcr_run.gradients.taps import Sink, tap, tappable
 from pcr_run.ragged import Ragged
 from pcr_run.resolver import GradientTable
 
 Rule = Callable[[GradientTable, float], tuple[Tensor, Tensor]]
 """A resolver: weights (a, b) of the two gradients from a table and beta, one of each per group."""
+
+Metric = Callable[[str], Tensor]
+"""Weights D of the inner product sum_k D_k x_k y_k of a named parameter's gradients; in shards where it is."""
 
 
 class _Pass(Enum):
@@ -42,6 +46,7 @@ class TwoGradients:
     through the whole graph, one after the other. Memory: one extra copy of the named parameters for g_sta; one more
     per objective while a group is split over microbatches. ``weights``: where the model is in shards; then each rank
     adds some of the rows, whole groups, and all ranks as many microbatches; one without rows takes part in the sums.
+    ``metric``: of all products and norms; it is asked for again wherever it is needed, so that no copy of it is kept.
     """
 
     def __init__(
@@ -58,8 +63,9 @@ class TwoGradients:
         recompute: bool = False,
         context: Context = nullcontext,
         weights: Weights | None = None,
+        metric: Metric | None = None,
     ) -> None:
-        self.names, self.rows = list(names), rows
+        self.names, self.rows, self.metric = list(names), rows, metric
         self.unit = Unit.of(unit, rows, group, microbatch) if names else Unit(rows, rows)
         self._tapped = tappable(model, self.names) if tapped is None else tapped
         by_tap = {f"{path}.{leaf}" for path in self._tapped for leaf in ("weight", "bias")}
@@ -155,12 +161,13 @@ class TwoGradients:
             segment.leaf.grad = None
         self._anchor.grad = None
         for name, found_total, from_sta in zip(self._dense, dense_total, dense_sta, strict=True):
+            metric = self._entire(name)
             if alone:
-                self._pla[name].add(None, rows)
-                self._sta[name].add(None if found_total is None else found_total / beta, rows)
+                pla, from_sta = None, None if found_total is None else found_total / beta
             else:
-                self._pla[name].add(_sum(found_total, None if from_sta is None else -beta * from_sta), rows)
-                self._sta[name].add(from_sta, rows)
+                pla = _sum(found_total, None if from_sta is None else -beta * from_sta)
+            self._pla[name].add(pla, rows, metric=metric)
+            self._sta[name].add(from_sta, rows, metric=metric)
             self._scatter(name)
         self._layout = None
         self._seen += rows
@@ -168,12 +175,15 @@ class TwoGradients:
     def _receive(self, path: str) -> Sink:
         module = self._tapped[path]
         transposed = not isinstance(module, nn.Linear)  # Conv1D keeps [in, out]
+        weight, bias = f"{path}.weight", f"{path}.bias"
+        own = [name for name in (weight, bias) if name in self._pla]
 
         def sink(x: Tensor, cotangent: Tensor, lent: bool) -> None:
             if self._pass is _Pass.FIRST:
                 self._waiting[path] = cotangent.clone() if lent else cotangent
                 return
             layout = Ragged((x.shape[1],) * len(x), x.device) if self._layout is None else self._layout
+            metric = {name: self._entire(name) for name in own}  # by all ranks, whether they have rows or not
             if not len(layout):
                 return
             if self._pass is _Pass.ALONE:
@@ -183,61 +193,18 @@ class TwoGradients:
                 pla = cotangent - self._beta * sta
             x = x.to(cotangent.dtype).flatten(0, -2)
             flat = [(self._pla, None if pla is None else pla.flatten(0, -2)), (self._sta, sta.flatten(0, -2))]
-            self._weights(path, transposed, x, flat, layout)
-            for moments, b in flat:
-                if (bias := moments.get(f"{path}.bias")) is not None:
-                    self._bias(bias, b, layout)
+            for name in own:
+                objectives = [(moments[name], b) for moments, b in flat]
+                if name == weight:
+                    add_weight(x, transposed, objectives, self.unit, layout, metric[name])
+                else:
+                    add_bias(objectives, self.unit, layout, metric[name])
 
         return sink
 
-    def _weights(
-        self,
-        path: str,
-        transposed: bool,
-        x: Float[Tensor, "tokens fan_in"],
-        cotangents: Sequence[tuple[dict[str, Moments], Float[Tensor, "tokens fan_out"] | None]],
-        layout: Ragged,
-    ) -> None:
-        """Weight gradients of one microbatch, piece by piece, with what the variance needs."""
-        fan_in, fan_out = x.shape[-1], cotangents[1][1].shape[-1]  # type: ignore[union-attr]
-        by_row = self.unit.part == 1
-        short = [not by_row or gram_is_cheaper(length, fan_in, fan_out, x.device.type) for length in layout.lengths]
-        grams = ShortRows(x, layout, [i for i, kind in enumerate(short) if kind]) if by_row and any(short) else None
-        step = min(self.unit.piece, len(layout))
-        for moments, b in cotangents:
-            weight = moments.get(f"{path}.weight")
-            if weight is None:
-                continue
-            if b is None:
-                for start in range(0, len(layout), step):
-                    weight.add(None, min(step, len(layout) - start), by_row)
-                continue
-            if grams is not None:
-                weight.add_squares(grams.squares(b))
-            for start in range(0, len(layout), step):
-                stop = min(start + step, len(layout))
-                piece: Tensor | None = None
-                for kind, first, end in runs(short, start, stop):
-                    tokens = slice(layout.borders[first], layout.borders[end])
-                    if kind:
-                        part = weight_gradient(x[tokens], b[tokens], transposed)
-                    else:
-                        rows = layout.only(range(first, end))
-                        part, squares = sum_of_rows(x[tokens], b[tokens], rows, transposed, products_at_once(x, b))
-                        weight.add_squares(squares)
-                    piece = part if piece is None else piece.add_(part)
-                weight.add(piece, stop - start, by_row)
-
-    def _bias(self, bias: Moments, b: Float[Tensor, "tokens fan_out"] | None, layout: Ragged) -> None:
-        step = min(self.unit.piece, len(layout))
-        per_row = None
-        if b is not None:
-            per_row = layout.pad(b).sum(1)
-            if self.unit.part == 1:
-                bias.add_squares(square(per_row))
-        for start in range(0, len(layout), step):
-            stop = min(start + step, len(layout))
-            bias.add(None if per_row is None else per_row[start:stop].sum(0), stop - start, self.unit.part == 1)
+    def _entire(self, name: str) -> Tensor | None:
+        """The metric of a whole parameter, from all ranks, since the gradients of their own rows are whole."""
+        return None if self.metric is None else entire(self.metric(name))
 
     def _leave(self, name: str, _parameter: nn.Parameter) -> bool:
         """A block is done: what its taps made is summed over the ranks; what is dense was, row by row."""
@@ -254,7 +221,8 @@ class TwoGradients:
         seen = int(self._owner.over_ranks(torch.tensor(self._seen)))
         if seen != self.rows:
             raise ValueError(f"the update has {self.rows} rows, but {seen} came")
-        return measured([(self._pla[name], self._sta[name]) for name in self.names], self.unit, self._owner.over_ranks)
+        own = ((self._pla[n], self._sta[n], local(self.metric(n)) if self.metric else None) for n in self.names)
+        return measured(own, self.unit, self._owner.over_ranks)
 
     def plasticity(self) -> dict[str, Tensor]:
         """g_pla of each named parameter; call before ``apply``."""

@@ -18,18 +18,23 @@ from pcr_run.resolver import variance_alpha
 
 @dataclass(frozen=True)
 class Products:
-    """The optimizer's descent step d = theta_before - theta_after of each parameter: ||d||^2 and <d, g_sta>, [K]."""
+    """The optimizer's descent step d = theta_before - theta_after of each parameter: ||d||^2 and <d, g_sta>, [K].
+
+    ``ss``: ||g_sta||^2 where the table has it in a metric; these products are in none.
+    """
 
     dd: Tensor
     ds: Tensor
+    ss: Tensor | None = None
 
     @classmethod
-    def of(cls, step: dict[str, Tensor], stability: dict[str, Tensor]) -> Products:
+    def of(cls, step: dict[str, Tensor], stability: dict[str, Tensor], in_metric: bool) -> Products:
         """Products per parameter, float64, in the order of ``step``; of tensors in shards, summed over the ranks."""
         own = {name: local(d) for name, d in step.items()}
         return cls(
             total(torch.stack([square(d) for d in own.values()]).cpu()),
             total(torch.stack([dot(d, stability[name]) for name, d in own.items()]).cpu()),
+            total(torch.stack([square(stability[name]) for name in own]).cpu()) if in_metric else None,
         )
 
 
@@ -41,7 +46,7 @@ def layer_rows(
     ``alpha`` is PCR's variance ratio, whatever the resolver, null like the cosines where a gradient is 0: there is no
     axis to project on while policy and reference are equal. ``a`` and ``b`` are what the resolver did, null where the
     group's parameters got different weights; ``cos_step_sta`` is of the optimizer's descent step, null where no step
-    was taken or measured.
+    was taken or measured. All but the last are in the metric of the table.
     """
     pick = [i for i, name in enumerate(names) if name in chosen]
     kept = [names[i] for i in pick]
@@ -63,7 +68,11 @@ def layer_rows(
         "cos_update_sta": cosine(us, uu, table.ss),
         "cos_step_sta": [None] * len(groups)
         if products is None
-        else cosine(grouped_sum(products.ds[pick]), grouped_sum(products.dd[pick]), table.ss),
+        else cosine(
+            grouped_sum(products.ds[pick]),
+            grouped_sum(products.dd[pick]),
+            table.ss if products.ss is None else grouped_sum(products.ss[pick]),
+        ),
     }
     rows = []
     for k, group in enumerate(groups):

@@ -19,12 +19,13 @@ from pcr_run.distributed.ranks import together, total
 from pcr_run.distributed.shards import Shards
 from pcr_run.distributed.whole import Weights, Whole
 from pcr_run.errors import ConfigError
-from pcr_run.gradients import Cotangents, TwoGradients, cuttable, outermost, select, tappable
+from pcr_run.gradients import Cotangents, Metric, TwoGradients, cuttable, outermost, select, tappable
 from pcr_run.learner import objective, share, trial
 from pcr_run.learner.batch import Batch, Microbatch, Minibatch, Rows, cut, deal
 from pcr_run.learner.compile import compiled
 from pcr_run.learner.head import Head, Sums
 from pcr_run.learner.layers import layer_rows, summary
+from pcr_run.learner.metric import SPACES
 from pcr_run.learner.optimizer import OPTIMIZERS
 from pcr_run.learner.reference import Reference
 from pcr_run.learner.schedule import schedule
@@ -56,6 +57,7 @@ class Learner:
         self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
         self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
+        self.space = SPACES[resolver.space]
         self.acting = select(model, resolver.modules, resolver.pattern) if self.resolver.needs_table else []
         self.measured = select(model, measure.modules) if measure.modules else self.acting
         self.tracked = list(dict.fromkeys([*self.acting, *self.measured]))
@@ -212,7 +214,8 @@ class Learner:
         names = self.tracked if measuring else self.acting
         sums = Sums(minibatch.ids.device)
         self.optimizer.zero_grad(set_to_none=True)
-        two = self._two(names, len(minibatch.ids), minibatch.group, self.measure.unit)
+        metric = self.space(self.optimizer, self.weights.parameters) if names else None
+        two = self._two(names, len(minibatch.ids), minibatch.group, self.measure.unit, metric)
         cast = nullcontext() if self.weights.spread else cast_once(self.model)  # shards are gathered as they should be
         with self.autocast(), two, cast:
             block = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
@@ -243,7 +246,7 @@ class Learner:
             groups = layer_rows(two.names, resolution, products, self.measured, granularity)
         return metrics, [{"step": step, "update": index, **row} for row in groups]
 
-    def _two(self, names: list[str], rows: int, group: int, unit: str) -> TwoGradients:
+    def _two(self, names: list[str], rows: int, group: int, unit: str, metric: Metric | None = None) -> TwoGradients:
         return TwoGradients(
             self.model,
             names,
@@ -256,6 +259,7 @@ class Learner:
             recompute=self.cfg.gradient_checkpointing,
             context=self.autocast,
             weights=self.weights,
+            metric=metric,
         )
 
     def _features(self, tokens: Tokens) -> Float[Tensor, "tokens width"]:

@@ -57,4 +57,5 @@ class Updater:
         self.scheduler.step()
         if two is None:
             return None
-        return Products.of({name: before[name].sub_(named[name].detach()) for name in two.names}, two.stability())
+        steps = {name: before[name].sub_(named[name].detach()) for name in two.names}
+        return Products.of(steps, two.stability(), two.metric is not None)

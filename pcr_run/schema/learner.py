@@ -28,6 +28,11 @@ class ResolverConfig:
     modules: str = doc("parameters acted on", "mlp", MODULES)
     pattern: str | None = doc("regular expression on parameter names, instead of `modules`", None)
     granularity: str = doc("one decision per `layer`, per `tensor` or one `global`", "layer", GRANULARITIES)
+    space: str = doc(
+        "products of gradients as they are (`gradient`) or in the metric of AdamW's second moments (`preconditioned`)",
+        "gradient",
+        "pcr_run.learner.metric:SPACES",
+    )
     alpha: float = doc("`fixed`: the projection strength, 0 to 1", 0.5, SHARE)
     alpha_scale: str = doc(
         "`pcr`: variances compared `raw`, with `beta` squared, or `relative` to squared norms",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pcr_run.configuration.check.sources import findable
 from pcr_run.schema import Config
+from pcr_run.schema.learner import KEPT
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ ANCHORS_ON_NOISE = "k1 has zero expected gradient on policy: resolver {} anchors
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Patterns that are none, rules that cannot be found."""
+    """Patterns that are none, rules that cannot be found, a metric of moments that are not kept."""
     if cfg.resolver.pattern is not None:
         try:
             re.compile(cfg.resolver.pattern)
@@ -27,6 +28,9 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
             yield "resolver.pattern", f"{cfg.resolver.pattern!r} is no regular expression: {error}"
     if ":" in cfg.resolver.name:
         yield from _importable("resolver.name", cfg.resolver.name)
+    if cfg.resolver.space == "preconditioned" and not KEPT[cfg.learner.optimizer]:
+        problem = f"preconditioned takes moments, and learner.optimizer={cfg.learner.optimizer} keeps none"
+        yield "resolver.space", f"{problem}; right: gradient, or learner.optimizer=adamw"
     if cfg.resolver.name == "torchjd" and importlib.util.find_spec("torchjd") is None:
         yield "resolver.name", "torchjd is not installed; pip install 'pcr-run[torchjd]'"
 
