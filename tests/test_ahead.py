@@ -265,6 +265,7 @@ def await_step(directory: Path, step: int) -> None:
 def test_ended_in_any_way_it_goes_on_as_the_uninterrupted_one(whole: Path, typed: list[str], tmp_path: Path) -> None:
     """First the run gets a signal, then it is killed."""
     directory = tmp_path / "run"
+    directory.mkdir()
 
     def interrupt() -> None:
         await_step(directory, 2)
@@ -343,8 +344,8 @@ def test_vllm_samples_ahead(typed: list[str], tmp_path: Path) -> None:
     from real_engine import EAGER, tiny
 
     cfg = config("rollout=vllm", EAGER, *typed, "evaluation=none", "steps=4", f"model.path={tiny(tmp_path / 'model')}")
-    run(cfg, tmp_path / "run")
-    metrics = records(tmp_path / "run", "metrics")
+    run(cfg, tmp_path)
+    metrics = records(tmp_path, "metrics")
     assert all(line["mismatch/canary"] < 1e-4 for line in metrics)
     assert metrics[0]["mismatch/mean"] < 1e-4
     assert all(line["mismatch/mean"] > 1e-3 for line in metrics[1:])

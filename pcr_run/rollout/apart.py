@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -88,7 +87,7 @@ class ApartWorker:
         self.engine.close()
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[Any]:
+    def _said(self) -> Iterator[None]:
         """What the process cannot do, and its death, as the errors that end a run."""
         try:
             yield

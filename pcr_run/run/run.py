@@ -82,8 +82,7 @@ def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dic
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         who = head(cfg) | {"overlap": {name: asdict(found) for name, found in parts.overlap.items()}}
         result.write(own, {**who, "status": "running", "reason": None, "resumed_from": resumed})
-        sampled = (parts.questions, parts.worker, parts.reward, parts.chat.decode)
-        ahead = stack.enter_context(Ahead(cfg, *sampled))
+        ahead = stack.enter_context(Ahead(cfg, parts.questions, parts.worker, parts.reward, parts.chat.decode))
         if saved is not None:
             ahead.load_state_dict(state.restore(parts.learner, saved))
         final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
