@@ -136,10 +136,10 @@ class Rollout:
 
 
 class RolloutWorker(Protocol):
-    """Samples responses from the learner's current weights."""
+    """Samples responses from the learner's weights."""
 
     def synced(self, step: int) -> AbstractContextManager[dict[str, float]]:
-        """Inside, the worker samples from the learner's weights as they are now; gives metrics of the transfer.
+        """Inside, the worker samples from the learner's weights of when it was entered; gives metrics of the transfer.
 
         Afterwards the learner may have the device for itself.
         """

@@ -77,7 +77,7 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
         steps = (2,) if before else (1,) if after else (1, 2)
         found = [learner.update(batch(step), step) for step in steps]
         if after is not None:
-            state.save(after, 1, learner, 2)
+            state.save(after, 1, learner, {}, 2)
     return {
         "metrics": [metrics for metrics, _ in found],
         "rows": [row for _, rows in found for row in rows],

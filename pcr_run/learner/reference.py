@@ -40,7 +40,7 @@ class Kind:
 class Reference:
     """A frozen copy of the policy, in the dtype that is computed in.
 
-    ``begin(step)`` moves it before a step's update: ``old`` is the policy that sampled the step, ``every:N`` a copy of
+    ``begin(step)`` moves it before a step's update: ``old`` is the policy as it is then, ``every:N`` a copy of
     it that is renewed each N steps (reference resets, first at step N + 1; Liu et al. 2025, arXiv 2505.24864),
     ``ema:RATE`` an average: reference + RATE (policy - reference) before every step (Ramé et al. 2024, arXiv
     2406.16768).

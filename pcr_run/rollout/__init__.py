@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pcr_run.data import RolloutWorker
-from pcr_run.schema import Config
+from pcr_run.errors import ConfigError
+from pcr_run.schema import Config, RolloutConfig
 
 
 def make_worker(
@@ -26,10 +27,21 @@ def make_worker(
         from pcr_run.rollout.vllm import VLLMWorker
 
         return VLLMWorker(cfg, model, end_ids(model, tokenizer), prompt, directory, status)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    if cfg.rollout.lag:
+        from pcr_run.rollout.apart import ApartWorker
+
+        return ApartWorker(cfg, model, end_ids(model, tokenizer), pad, directory, status)
     from pcr_run.rollout.hf import HFWorker
 
-    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return HFWorker(model, end_ids(model, tokenizer), pad, cfg.rollout.batch)
+
+
+def check_place(rollout: RolloutConfig, device: str) -> None:
+    """ConfigError where what samples ahead of a learner on ``device`` ("cpu", "cuda") would take its GPU in turns."""
+    if rollout.lag and device != "cpu" and rollout.gpus is None:
+        problem = "1 samples while the learner works, and both are on the same GPU"
+        raise ConfigError("rollout.lag", f"{problem}; give rollout.gpus others, or set rollout.lag=0")
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:

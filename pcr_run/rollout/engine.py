@@ -32,10 +32,10 @@ class EngineError(Exception):
 
 
 class Engine:
-    """A running vLLM.
+    """A running vLLM, or another ``module`` that answers as ``answer.py`` does, told of as ``name``.
 
-    ``arguments``: of vLLM's ``LLM``. ``weights``: a directory in shared memory that ends with the engine. ``log``: file
-    to which the engine's output is appended. ``environment``: added to the process's.
+    ``arguments``: what it is made of, of vLLM's ``LLM``. ``weights``: a directory in shared memory that ends with the
+    engine. ``log``: file to which the engine's output is appended. ``environment``: added to the process's.
     """
 
     def __init__(
@@ -47,12 +47,15 @@ class Engine:
         *,
         seconds: float,
         status: Callable[[str], None],
+        module: str = "pcr_run.rollout.server",
+        name: str = "vLLM",
     ) -> None:
+        self.name = name
         self.log, self.logged = log, log.stat().st_size if log.exists() else 0
         scratch = short_temporary_directory()
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
-        server = [sys.executable, "-P", "-m", "pcr_run.rollout.server", str(theirs.fileno())]
+        server = [sys.executable, "-P", "-m", module, str(theirs.fileno())]
         keeper = [
             sys.executable,
             "-P",
@@ -82,20 +85,20 @@ class Engine:
     def _started(self, arguments: dict[str, Any], seconds: float, status: Callable[[str], None]) -> None:
         """Wait until the engine answers, telling how long it takes."""
         start = time.monotonic()
-        status("starting vLLM")
+        status(f"starting {self.name}")
         self._send(arguments)
         while not self.connection.poll(5):
             waited = time.monotonic() - start
-            status(f"starting vLLM, {waited:.0f} s of at most {seconds:g}")
+            status(f"starting {self.name}, {waited:.0f} s of at most {seconds:g}")
             if waited > seconds:
-                raise RunError(f"vLLM did not start in {seconds:g} s (rollout.start_seconds); see {self.log}")
+                raise RunError(f"{self.name} did not start in {seconds:g} s (rollout.start_seconds); see {self.log}")
         try:
             self._receive()
         except (EngineDeadError, EngineError) as error:
-            raise RunError(f"vLLM does not start ({self._why()}); see {self.log}") from error
+            raise RunError(f"{self.name} does not start ({self._why(str(error))}); see {self.log}") from error
 
     def ask(self, method: str, *arguments: Any) -> Any:
-        """Call a method of ``server.Server``. Raises EngineDeadError, or EngineError for what the engine refuses."""
+        """Call a method of the server. Raises EngineDeadError, or EngineError for what the engine refuses."""
         self._send((method, arguments))
         return self._receive()[1]
 
@@ -115,20 +118,20 @@ class Engine:
         """("item", value) or ("done", value)."""
         try:
             kind, value = self.connection.recv()
-        except (EOFError, ConnectionResetError) as error:
+        except (EOFError, OSError) as error:  # OSError: also in the middle of a message
             raise EngineDeadError(self._why()) from error
         if kind == "error":
             raise EngineError(value)
         return kind, value
 
-    def _why(self) -> str:
+    def _why(self, unknown: str = "its process ended without a word") -> str:
         """The first error that this engine logged: those after it follow from it."""
         with self.log.open(errors="replace") as log:
             log.seek(self.logged)
             for line in log:
                 if found := re.search(r" ERROR .*?(\w+(?:Error|Exception): .+)", line):
                     return found[1][:300]
-        return "its process ended without a word"
+        return unknown
 
     def close(self) -> None:
         """End the engine's whole process tree; files in shared memory and the weights' directory go with it."""

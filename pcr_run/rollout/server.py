@@ -1,8 +1,7 @@
-"""The engine's process: owns vLLM's ``LLM`` and answers one request at a time.
+"""The engine's process: owns vLLM's ``LLM`` and answers one request at a time (``answer.py``).
 
-``python -m pcr_run.rollout.server SOCKET``. The first message holds the arguments of ``LLM``; each further one is
-(method of ``Server``, its arguments). An answer is any number of ("item", value), then ("done", value) or ("error",
-message). Nothing here is imported by the run's own process.
+``python -m pcr_run.rollout.server SOCKET``. The first message holds the arguments of ``LLM``. Nothing here is imported
+by the run's own process.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from typing import Any
 from vllm import LLM, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from pcr_run.rollout.answer import answer
 
 TOKENS = {"detokenize": False, "ignore_eos": True}
 """Token ids only; what ends a response stands in ``stop_token_ids``, since a model may have several such ids."""
@@ -78,35 +80,13 @@ def end_with_children() -> None:
     os._exit(1)
 
 
-def main() -> None:
-    """Serve until the run hangs up. An engine that died ends this process, which is how the run finds out."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    connection = Connection(int(sys.argv[1]))
-    try:
-        server = Server(LLM(**connection.recv()))
-    except Exception as error:  # vLLM's start-up fails in as many ways as it has parts; all of them end the same way
-        connection.send(("error", f"{type(error).__name__}: {error}"))
-        raise
+def made(arguments: dict[str, Any]) -> Server:
+    """The engine, and a watch over its processes."""
+    server = Server(LLM(**arguments))
     threading.Thread(target=end_with_children, daemon=True).start()
-    connection.send(("done", None))
-    while True:
-        try:
-            method, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            value = getattr(server, method)(*arguments)
-            if isinstance(value, Iterator):
-                for item in value:
-                    connection.send(("item", item))
-                value = None
-            connection.send(("done", value))
-        except EngineDeadError:
-            raise
-        except Exception as error:  # the run decides what an error means; it must not cost the engine
-            connection.send(("error", f"{type(error).__name__}: {error}"))
+    return server
 
 
 if __name__ == "__main__":
-    main()
+    # An engine that died ends this process, which is how the run finds out.
+    answer(Connection(int(sys.argv[1])), made, dies_of=EngineDeadError)

@@ -146,6 +146,11 @@ class VLLMWorker:
         """Start again, at most ``rollout.restarts`` times in a run. What dies at once would do so again."""
         if not self.proved:
             raise RunError(f"vLLM died at its first prompt ({death}); see {self.log}") from death
+        if self.cfg.rollout.lag:
+            raise RunError(
+                f"the engine died ({death}); with rollout.lag=1 it is not started again, since the weights that it had "
+                f"may be gone. The same command goes on from the newest checkpoint; see {self.log}"
+            ) from death
         if self.restarts >= self.cfg.rollout.restarts:
             raise RunError(
                 f"the engine died {self.restarts + 1} times (rollout.restarts={self.cfg.rollout.restarts}), "

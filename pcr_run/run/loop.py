@@ -52,7 +52,8 @@ class Experience:
     """What the policy did in one step and what it was worth.
 
     ``scores`` of the N = P * G responses; ``collected``: metrics of the weights' way to the worker and of sampling;
-    seconds by phase; ``sampled``: tokens of all responses, those that were not used too.
+    ``clock``: seconds by phase; ``sampled``: tokens of all responses, those that were not used too, and the seconds
+    that they ``took``.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Experience:
     collected: dict[str, float]
     clock: Clock
     sampled: int
+    took: float
 
 
 @dataclass(frozen=True)
@@ -81,55 +83,70 @@ def collect(
     decode: Callable[[Sequence[int]], str],
 ) -> Experience:
     """Sample G responses to each of the P prompts of ``step`` (the first is 1) and score them."""
-    clock = Clock()
+    return begin(cfg, step, questions, worker, reward, decode)()
+
+
+def begin(
+    cfg: Config,
+    step: int,
+    questions: Sequence[Question],
+    worker: RolloutWorker,
+    reward: Reward,
+    decode: Callable[[Sequence[int]], str],
+) -> Callable[[], Experience]:
+    """``collect`` in two parts: the weights go to the worker now; what is returned samples from them and scores."""
+    clock, stack = Clock(), ExitStack()
     P, G = cfg.rollout.prompts, cfg.rollout.group
     chosen = take(questions, (step - 1) * P, P, cfg.seed)
     sampling = Sampling(temperature=cfg.rollout.temperature, max_new_tokens=cfg.rollout.max_new_tokens)
-    with ExitStack() as stack:
-        with clock("sync"):
-            transfer = stack.enter_context(worker.synced(step))
-        background = stack.enter_context(ThreadPoolExecutor(1))
+    with clock("sync"):
+        transfer = stack.enter_context(worker.synced(step))
+    background = stack.enter_context(ThreadPoolExecutor(1))
 
-        def sample(asked: Sequence[Question], round_: int) -> list[Group]:
-            seed = derive(cfg.seed, "rollout", step, *([round_] if round_ else []))
-            completions: dict[int, list[Completion]] = {}
-            texts: dict[int, list[str]] = {}
-            scoring: list[tuple[list[int], Future[list[Score]]]] = []
-            with clock("rollout"):
-                for part in worker.generate([question.prompt for question in asked], G, sampling, seed):
-                    completions |= part
-                    texts |= {p: [decode(completion.token_ids) for completion in group] for p, group in part.items()}
-                    items = [asked[p].item for p in part for _ in range(G)]
-                    # Scored while the rest is sampled, where the engine gives out what is done.
-                    scored = background.submit(reward, items, [text for p in part for text in texts[p]])
-                    scoring.append((list(part), scored))
-            with clock("reward"):
-                scores: dict[int, list[Score]] = {}
-                for prompts, future in scoring:
-                    values = iter(future.result())
-                    scores |= {p: list(islice(values, G)) for p in prompts}
-            window, longest = cfg.reward.overlong, cfg.rollout.max_new_tokens
-            return [
-                Group(completions[p], texts[p], shortened(scores[p], completions[p], window, longest))
-                for p in range(len(asked))
-            ]
+    def sample(asked: Sequence[Question], round_: int) -> list[Group]:
+        seed = derive(cfg.seed, "rollout", step, *([round_] if round_ else []))
+        completions: dict[int, list[Completion]] = {}
+        texts: dict[int, list[str]] = {}
+        scoring: list[tuple[list[int], Future[list[Score]]]] = []
+        with clock("rollout"):
+            for part in worker.generate([question.prompt for question in asked], G, sampling, seed):
+                completions |= part
+                texts |= {p: [decode(completion.token_ids) for completion in group] for p, group in part.items()}
+                items = [asked[p].item for p in part for _ in range(G)]
+                # Scored while the rest is sampled, where the engine gives out what is done.
+                scored = background.submit(reward, items, [text for p in part for text in texts[p]])
+                scoring.append((list(part), scored))
+        with clock("reward"):
+            scores: dict[int, list[Score]] = {}
+            for prompts, future in scoring:
+                values = iter(future.result())
+                scores |= {p: list(islice(values, G)) for p in prompts}
+        window, longest = cfg.reward.overlong, cfg.rollout.max_new_tokens
+        return [
+            Group(completions[p], texts[p], shortened(scores[p], completions[p], window, longest))
+            for p in range(len(asked))
+        ]
 
-        if cfg.rollout.dynamic:
-            chosen, groups, counts, every = filled(questions, chosen, sample, step, cfg.rollout.max_rounds, cfg.seed)
-        else:
-            groups = every = sample(chosen, 0)
-            counts = {}
-    stop_on_failures(cfg.reward, [score for group in every for score in group.scores])
-    rollout = Rollout(
-        items=[question.item for question in chosen],
-        prompt_ids=[question.prompt for question in chosen],
-        completions=[completion for group in groups for completion in group.completions],
-        texts=[text for group in groups for text in group.texts],
-        group=G,
-    )
-    in_order = [score for group in groups for score in group.scores]
-    sampled = sum(len(completion.token_ids) for group in every for completion in group.completions)
-    return Experience(step, rollout, in_order, {**transfer, **counts}, clock, sampled)
+    def rest() -> Experience:
+        rounds, used, counts = cfg.rollout.max_rounds, chosen, {}
+        with stack:
+            if cfg.rollout.dynamic:
+                used, groups, counts, every = filled(questions, chosen, sample, step, rounds, cfg.seed)
+            else:
+                groups = every = sample(chosen, 0)
+        stop_on_failures(cfg.reward, [score for group in every for score in group.scores])
+        rollout = Rollout(
+            items=[question.item for question in used],
+            prompt_ids=[question.prompt for question in used],
+            completions=[completion for group in groups for completion in group.completions],
+            texts=[text for group in groups for text in group.texts],
+            group=G,
+        )
+        in_order = [score for group in groups for score in group.scores]
+        sampled = sum(len(completion.token_ids) for group in every for completion in group.completions)
+        return Experience(step, rollout, in_order, {**transfer, **counts}, clock, sampled, clock.seconds["rollout"])
+
+    return rest
 
 
 def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> StepRecord:
@@ -153,7 +170,7 @@ def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> St
         **experience.collected,
         **{f"time/{phase}": seconds for phase, seconds in clock.seconds.items()},
         "perf/tokens_per_second": tokens / sum(clock.seconds.values()),
-        "perf/rollout_tokens_per_second": tokens / clock.seconds["rollout"],
+        "perf/rollout_tokens_per_second": tokens / experience.took,
     }
     return StepRecord(metrics, layers, transcripts(step, rollout, scores, cfg.tracker.transcripts))
 

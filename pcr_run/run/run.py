@@ -23,10 +23,12 @@ from pcr_run.evaluation import Cache, difference
 from pcr_run.learner.optimizer import make_loadable
 from pcr_run.records import result
 from pcr_run.records.jsonl import Records, read, truncate
+from pcr_run.rollout import check_place
 from pcr_run.run import checkpoint, environment, state
+from pcr_run.run.ahead import Ahead
 from pcr_run.run.dealt import on_all
 from pcr_run.run.interrupt import agree, deferred, noted
-from pcr_run.run.loop import collect, learn
+from pcr_run.run.loop import learn
 from pcr_run.run.measuring import evaluation_line, measured, subject
 from pcr_run.run.parts import Parts, assemble
 from pcr_run.run.saving import check_room, rehearse, save_final
@@ -61,6 +63,7 @@ def place(directory: Path) -> Iterator[Path]:
 
 def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dict[str, Any]:
     device = environment.pick_device(cfg)
+    check_place(cfg.rollout, device.type)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     torch.manual_seed(derive(cfg.seed, "global"))
@@ -79,13 +82,14 @@ def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dic
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         who = head(cfg) | {"overlap": {name: asdict(found) for name, found in parts.overlap.items()}}
         result.write(own, {**who, "status": "running", "reason": None, "resumed_from": resumed})
+        ahead = stack.enter_context(Ahead(cfg, parts.questions, parts.worker, parts.reward, parts.chat.decode))
         if saved is not None:
-            state.restore(parts.learner, saved)
+            ahead.load_state_dict(state.restore(parts.learner, saved))
         final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
         if first():
             rehearse(*final)
             check_room(cfg, directory, parts.learner.model, start)
-        train(cfg, directory, parts, files, trackers, start)
+        train(cfg, directory, parts, ahead, files, trackers, start)
         weights = state.whole_weights(parts.learner.model)
         if not first():
             return {}
@@ -96,12 +100,21 @@ def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dic
     return outcome
 
 
-def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records], trackers: Trackers, step: int) -> None:
+def train(
+    cfg: Config,
+    directory: Path,
+    parts: Parts,
+    ahead: Ahead,
+    files: dict[str, Records],
+    trackers: Trackers,
+    step: int,
+) -> None:
     """From ``step`` steps done to ``cfg.steps``."""
 
     def save() -> None:
+        begun = ahead.state_dict(step)  # may wait, so a signal may end it
         with deferred():
-            state.save(directory / "checkpoints", step, parts.learner, cfg.checkpoint.keep)
+            state.save(directory / "checkpoints", step, parts.learner, begun, cfg.checkpoint.keep)
 
     evaluated = everyones({line["step"] for line in read(files["evaluations"].path)})[0]
     due = set(evaluation_steps(cfg))
@@ -109,6 +122,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
         while True:
             agree()
             if step in due - evaluated:
+                ahead.settle()
                 trackers.status("evaluating")
                 line = evaluate(cfg, parts, step)
                 files["evaluations"].write(line)
@@ -116,7 +130,7 @@ def train(cfg: Config, directory: Path, parts: Parts, files: dict[str, Records],
                 trackers.status("training" if step < cfg.steps else "saving")
             if step == cfg.steps:
                 break
-            experience = collect(cfg, step + 1, parts.questions, parts.worker, parts.reward, parts.chat.decode)
+            experience = ahead.take(step + 1)
             with deferred():  # weights, optimizer, records and step change together or not at all
                 record = learn(cfg, experience, parts.learner, parts.pad)
                 for name, lines in (("layers", record.layers), ("rollouts", record.transcripts)):

@@ -62,6 +62,8 @@ def check_room(cfg: Config, directory: Path, policy: Any, step: int) -> None:
     kept = KEPT[cfg.learner.optimizer] * trained
     if cfg.learner.reference.startswith(("every", "ema")):
         kept += trained  # the reference
+    if cfg.rollout.lag:  # ids and log-probs of the responses that were sampled ahead
+        kept += 16 * cfg.rollout.prompts * cfg.rollout.group * cfg.rollout.max_new_tokens
     there = len(checkpoint.found(directory / "checkpoints"))
     to_come = math.ceil((cfg.steps - step) / (cfg.checkpoint.every or max(1, cfg.steps)))
     # A checkpoint is written before the oldest one goes.

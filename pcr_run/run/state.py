@@ -25,10 +25,13 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
 
 
-def save(directory: Path, step: int, learner: Learner, keep: int) -> None:
-    """A checkpoint of ``step``; one rank writes all but the shards, which each writes itself."""
+def save(directory: Path, step: int, learner: Learner, ahead: dict[str, Any], keep: int) -> None:
+    """A checkpoint of ``step``; one rank writes all but the shards, which each writes itself.
+
+    ``ahead``: what was sampled ahead by the one process that may do so.
+    """
     if not together():
-        state = {"model": checkpoint.weights(learner.model), "learner": learner.state_dict()}
+        state = {"model": checkpoint.weights(learner.model), "learner": learner.state_dict(), "ahead": ahead}
         checkpoint.save(directory, step, state, keep)
         return
     final, temporary = checkpoint.place(directory, step)
@@ -42,8 +45,8 @@ def save(directory: Path, step: int, learner: Learner, keep: int) -> None:
     dist.barrier()
 
 
-def restore(learner: Learner, path: Path) -> None:
-    """Inverse of ``save``, whatever number of ranks saved and whatever number loads."""
+def restore(learner: Learner, path: Path) -> dict[str, Any]:
+    """Inverse of ``save``, whatever number of ranks saved and whatever number loads; returns what was ``ahead``."""
     state = checkpoint.load(path)
     if (path / SHARDS).is_dir():
         there = dcp.FileSystemReader(path / SHARDS).read_metadata().state_dict_metadata
@@ -60,6 +63,7 @@ def restore(learner: Learner, path: Path) -> None:
         checkpoint.load_weights(learner.model, state["model"])
     learner.load_state_dict(state["learner"])
     checkpoint.restore_random_state(state["random"])
+    return state.get("ahead", {})
 
 
 def whole_weights(model: Any) -> dict[str, Any]:

@@ -90,8 +90,8 @@ class LearnerConfig:
     )
     kl_in: str = doc("KL term in the `loss`, or taken from the `reward` (no stability gradient)", "loss", KL_PLACES)
     reference: str = doc(
-        "reference policy: `initial`, `old` (the policy that sampled), `every:N` (renewed each N steps) or `ema:RATE` "
-        "(moves by this share of the way to the policy before each step)",
+        "reference policy: `initial`, `old` (the policy at the start of the step), `every:N` (renewed each N steps) or "
+        "`ema:RATE` (moves by this share of the way to the policy before each step)",
         "initial",
         Right(reference_holds, "initial, old, every:N (N of at least 1) or ema:RATE (above 0, at most 1)"),
     )

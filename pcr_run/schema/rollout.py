@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pcr_run.right import COUNT, POSITIVE, at_least, doc, matching
+from pcr_run.right import COUNT, POSITIVE, at_least, between, doc, matching
 
 
 @dataclass
@@ -13,7 +13,8 @@ class RolloutConfig:
     """Sampling of training responses (`rollout=hf|vllm`)."""
 
     name: str = doc(
-        "`hf` (transformers, in process) or `vllm` (an engine in processes of its own)", right=("hf", "vllm")
+        "`hf` (transformers, in process unless `lag=1`) or `vllm` (an engine in processes of its own)",
+        right=("hf", "vllm"),
     )
     prompts: int = doc("P, prompts a step", 16, COUNT)
     group: int = doc("G, responses to each prompt", 8, COUNT)
@@ -24,6 +25,12 @@ class RolloutConfig:
     )
     max_new_tokens: int = doc("longest response; a longer one is cut and counted as truncated", 64, COUNT)
     temperature: float = doc("sampling temperature; log-probs of the policy are taken at it", 1.0, POSITIVE)
+    lag: int = doc(
+        "1: a step's responses are sampled while the learner works on the step before, from the weights before that "
+        "update; needs `old_logprobs=engine`, and on a GPU `gpus`",
+        0,
+        between(0, 1),
+    )
     batch: int = doc("responses generated at once by `rollout=hf`", 128, COUNT)
     old_logprobs: str = doc(
         "log-probs of the policy that sampled: the `learner`'s own, or the `engine`'s", "learner", ("learner", "engine")
@@ -44,11 +51,11 @@ class RolloutConfig:
         ("auto", "files", "ipc", "nccl"),
     )
     gpus: str | None = doc(
-        "GPUs of `vllm`, as in CUDA_VISIBLE_DEVICES; null = the learner's, in turns",
+        "GPUs of `vllm`, or of `hf` with `lag=1`, as in CUDA_VISIBLE_DEVICES; null = the learner's, in turns",
         None,
         matching(r"[\w-]+(,[\w-]+)*", "a list like 1,2"),
     )
     canary: float | None = doc("largest difference of a log-prob after a sync, nats; null = by dtype", None, POSITIVE)
-    restarts: int = doc("how often a `vllm` that died is started again in a run", 2, at_least(0))
-    start_seconds: float = doc("time limit for the start of `vllm`", 600.0, POSITIVE)
+    restarts: int = doc("how often a `vllm` that died is started again in a run (`lag=1`: never)", 2, at_least(0))
+    start_seconds: float = doc("time limit for the start of `vllm`, or of `hf` with `lag=1`", 600.0, POSITIVE)
     engine: dict[str, Any] = doc("further arguments of vLLM's engine, e.g. `tensor_parallel_size`", {})

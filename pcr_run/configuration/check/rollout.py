@@ -1,4 +1,4 @@
-"""vLLM: whether it is there, and which of its engine's arguments may be given."""
+"""Sampling behind the learner, and vLLM: whether it is there, and which of its engine's arguments may be given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pcr_run.configuration.compose import no_such
+from pcr_run.distributed.launch import is_rank
 from pcr_run.schema import Config
 
 OURS = {
@@ -25,7 +26,9 @@ OURS = {
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Unknown or forbidden arguments of the engine; nothing where it is not used."""
+    """What a lag rules out; unknown or forbidden arguments of the engine, where it is used."""
+    if cfg.rollout.lag:
+        yield from behind(cfg)
     if cfg.rollout.name != "vllm":
         return
     package = importlib.util.find_spec("vllm")
@@ -38,6 +41,18 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
             yield f"rollout.engine.{key}", f"is set by pcr-run; right: {OURS[key]}"
         elif key not in known:
             yield f"rollout.engine.{key}", no_such(key, sorted(known - set(OURS)))
+
+
+def behind(cfg: Config) -> Iterator[tuple[str, str]]:
+    """What is not correct, or does not work, where samples come from the weights before the last update."""
+    if cfg.rollout.old_logprobs != "engine":
+        problem = f"{cfg.rollout.old_logprobs} takes samples of older weights (rollout.lag=1) for the policy's own"
+        yield "rollout.old_logprobs", f"{problem}; right: engine, or rollout.lag=0"
+    if cfg.learner.kl == "k3_corrected":
+        problem = "k3_corrected has the ratio to the step's first policy, but with rollout.lag=1 an older one sampled"
+        yield "learner.kl", f"{problem}; right: exact, k3 or k2, or rollout.lag=0"
+    if cfg.launch.nproc > 1 or is_rank():
+        yield "rollout.lag", "1 is for a run of one process; right: 0, or launch.nproc=1"
 
 
 def _fields(source: Path, name: str) -> set[str]:
