@@ -1,4 +1,4 @@
-"""Prompts as token ids in; sampled token ids with their log-probs out. May import model."""
+"""Prompts as token ids in; sampled token ids with their log-probs out. May import distributed, model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from pcr_run.data import RolloutWorker
+from pcr_run.distributed.whole import Weights
 from pcr_run.schema import Config
 
 
 def make_worker(
     cfg: Config,
-    model: Any,
+    weights: Weights,
     tokenizer: Any,
     prompt: Sequence[int],
     directory: Path,
     status: Callable[[str], None],
 ) -> RolloutWorker:
-    """The worker that ``cfg.rollout.name`` names, sampling from ``model``'s weights.
+    """The worker that ``cfg.rollout.name`` names, sampling from the learner's ``weights``.
 
-    ``prompt``: token ids of some question; ``directory``: of the run; ``status``: told what takes time.
+    ``prompt``: token ids of some question; ``directory``: of the run; ``status``: told what takes time. Where ranks
+    share the weights, all must call.
     """
+    model: Any = weights.model
     if cfg.rollout.name == "vllm":
         from pcr_run.rollout.vllm import VLLMWorker
 
-        return VLLMWorker(cfg, model, end_ids(model, tokenizer), prompt, directory, status)
+        return VLLMWorker(cfg, weights, end_ids(model, tokenizer), prompt, directory, status)
     from pcr_run.rollout.hf import HFWorker
 
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
