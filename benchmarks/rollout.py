@@ -33,6 +33,7 @@ from hydra import initialize_config_module
 from pcr_run import model, task
 from pcr_run.configuration import compose
 from pcr_run.data import Completion, Sampling
+from pcr_run.distributed.whole import Whole
 from pcr_run.model.chat import Chat
 from pcr_run.rollout import end_ids
 from pcr_run.rollout.hf import HFWorker
@@ -104,7 +105,7 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp())
     hf = HFWorker(policy, eos, tokenizer.pad_token_id or eos[0], cfg.rollout.batch)
     start = time.perf_counter()
-    ours = VLLMWorker(cfg, policy, eos, prompts[0], directory, lambda _: None)
+    ours = VLLMWorker(cfg, Whole(policy), eos, prompts[0], directory, lambda _: None)
     print(f"start of the engine: {time.perf_counter() - start:.1f} s")
     assert ours.engine is not None
     policy.save_pretrained(directory / "model")
@@ -166,7 +167,7 @@ def main() -> None:
     with ours.synced(0):
         first = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
     ours.close()
-    ours = VLLMWorker(cfg, policy, eos, prompts[0], directory, lambda _: None)
+    ours = VLLMWorker(cfg, Whole(policy), eos, prompts[0], directory, lambda _: None)
     with ours.synced(0):
         again = [one for seed in range(arguments.rounds) for one in responses(ours, seed)]
     ours.close()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One run on one node, on all GPUs that the job has there:
 #   sbatch launch/slurm.sh scale=paper resolver=pcr
-#   sbatch --gpus-per-node=8 launch/slurm.sh scale=paper model=r1_7b rollout=hf
+#   sbatch --gpus-per-node=8 launch/slurm.sh scale=paper model=r1_7b
 # Two minutes before its time is over, or when it is preempted, the run saves a checkpoint and is put back in the queue;
 # the same command then goes on where it stopped. Lines for your cluster (account, partition, modules) go below.
 #SBATCH --job-name=pcr-run

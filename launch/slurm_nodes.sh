@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One run on several nodes, whose GPUs share the learner's weights; outputs/ must be on a disk that all of them see:
-#   sbatch --nodes=2 --gpus-per-node=8 launch/slurm_nodes.sh scale=paper model=r1_7b rollout=hf
+#   sbatch --nodes=2 --gpus-per-node=8 launch/slurm_nodes.sh scale=paper model=r1_7b
 # Preempted or out of time, it is put back in the queue and goes on from its newest checkpoint.
 #SBATCH --job-name=pcr-run
 #SBATCH --nodes=2

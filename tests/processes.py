@@ -13,7 +13,10 @@ import torch.distributed as dist
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["torch", "transformers", "pcr_run.learner.learner", "pcr_run.run.state", "torch.distributed.fsdp"]
+    [
+        *("torch", "transformers", "torch.distributed.fsdp"),
+        *("pcr_run.learner.learner", "pcr_run.rollout.source", "pcr_run.run.state"),
+    ]
 )
 
 
@@ -37,6 +40,8 @@ def together(count: int, directory: Path, work: Callable[..., Any], *arguments: 
 
 def _member(rank: int, count: int, directory: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({name: str(value) for name, value in here.items()})
     dist.init_process_group("gloo", init_method=f"file://{directory}/meet", rank=rank, world_size=count)
     torch.save(work(*arguments), f"{directory}/{rank}.pt")
     dist.destroy_process_group()

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from pcr_run.configuration import compose
 from pcr_run.data import Completion, Sampling
+from pcr_run.distributed.whole import Whole
 from pcr_run.model.policy import logprobs, split
 from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.vllm import VLLMWorker
@@ -48,7 +49,7 @@ def worker(path: Path, run: Path, *overrides: str, dtype: str = "float32") -> VL
     cfg = config(f"model.path={path}", f"model.dtype={dtype}", "rollout.max_new_tokens=24", *overrides)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval().to(DEVICE)
     eos = AutoTokenizer.from_pretrained(path).eos_token_id
-    return VLLMWorker(cfg, model, [eos], PROBE, run, lambda _: None)
+    return VLLMWorker(cfg, Whole(model), [eos], PROBE, run, lambda _: None)
 
 
 def sample(made: VLLMWorker, seed: int, n: int = 3, temperature: float = 1.0) -> list[list[Completion]]:

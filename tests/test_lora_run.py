@@ -21,6 +21,7 @@ from real_engine import PROBE, config, mismatch, sample, tiny
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from pcr_run.distributed.whole import Whole
 from pcr_run.errors import RunError
 from pcr_run.model import lora
 from pcr_run.rollout.vllm import VLLMWorker
@@ -66,26 +67,28 @@ def test_a_killed_run_goes_on_bit_for_bit(untrained: Path, scorer: Path, tmp_pat
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("tied", [True, False])
-def test_the_engine_samples_from_the_merged_weights(tmp_path: Path, tied: bool) -> None:
+@pytest.mark.parametrize(("way", "tied"), [("merged", True), ("merged", False), ("adapter", True)])
+def test_the_engine_samples_from_the_adapted_weights(tmp_path: Path, way: str, tied: bool) -> None:
     pytest.importorskip("vllm")
     path = tiny(tmp_path / "model", tied=tied)
     model = AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval().to(DEVICE)
     lora.attach(model, LoraConfig(r=4), seed=0)
-    cfg = config(f"model.path={path}", "model.dtype=float32", "rollout.max_new_tokens=24", "learner.lora.r=4")
-    made = VLLMWorker(cfg, model, [model.config.eos_token_id], PROBE, tmp_path, lambda _: None)
+    lengths = ("model.dtype=float32", "rollout.max_new_tokens=24")
+    cfg = config(f"model.path={path}", *lengths, "learner.lora.r=4", f"rollout.lora={way}")
+    made = VLLMWorker(cfg, Whole(model), [model.config.eos_token_id], PROBE, tmp_path, lambda _: None)
     try:
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if "lora_B" in name:
-                    weight.normal_(std=0.1)
-        with made.synced(1) as found:
-            assert mismatch(made, sample(made, 1), 1.0) < 1e-4
-        assert found["mismatch/canary"] < 1e-4
+        for step in (1, 2):
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    if "lora_B" in name:
+                        weight.normal_(std=0.1)
+            with made.synced(step) as found:
+                assert mismatch(made, sample(made, 1), 1.0) < 1e-4
+            assert found["mismatch/canary"] < 1e-4
         made.transfer.send = lambda: None  # type: ignore[method-assign]
         with torch.no_grad():
             model.get_parameter("model.layers.0.mlp.up_proj.lora_B.default.weight").add_(1.0)
-        with pytest.raises(RunError, match="weights are not the learner's"), made.synced(2):
+        with pytest.raises(RunError, match="weights are not the learner's"), made.synced(3):
             pass
     finally:
         made.close()

@@ -15,7 +15,7 @@ import pytest
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.rollout import canary
 from pcr_run.rollout.keeper import descendants
-from pcr_run.rollout.vllm import transfer_backend
+from pcr_run.rollout.transfer import backend
 from pcr_run.schema import RolloutConfig
 
 TREE = """
@@ -87,7 +87,7 @@ def test_the_keeper_leaves_no_process_and_no_file(tmp_path: Path, how: str) -> N
 def test_weights_take_the_fastest_way_that_the_devices_have(
     transfer: str, gpus: str | None, device: str, expected: str
 ) -> None:
-    assert transfer_backend(RolloutConfig(name="vllm", transfer=transfer, gpus=gpus), device) == expected
+    assert backend(RolloutConfig(name="vllm", transfer=transfer, gpus=gpus), device) == expected
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_weights_take_the_fastest_way_that_the_devices_have(
 )
 def test_a_way_that_the_devices_do_not_have_is_refused(transfer: str, gpus: str | None, device: str, key: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        transfer_backend(RolloutConfig(name="vllm", transfer=transfer, gpus=gpus), device)
+        backend(RolloutConfig(name="vllm", transfer=transfer, gpus=gpus), device)
 
 
 def test_the_canary_refuses_differences_beyond_rounding_and_what_is_no_number() -> None:

@@ -115,7 +115,7 @@ def test_bfloat16_weights_arrive(tmp_path: Path, transfer: str) -> None:
             assert mismatch(engine, sample(engine, 1)) < canary.TOLERANCE["bfloat16"]
             move(engine.model)
             with pytest.raises(RunError, match="engine's weights are not the learner's"):
-                engine._check()
+                engine._compare(engine._expected())
     finally:
         engine.close()
 

@@ -24,14 +24,15 @@ ROOMS: dict[str, set[str]] = {
     "tracker": {"records"},
     "report": {"records"},
     "evaluation": {"model", "reward"},
-    "rollout": {"model"},
+    "rollout": {"distributed", "model"},
     "learner": {"distributed", "model", "gradients", "resolver"},
     "configuration": {"distributed", "model", "records", "resolver", "reward"},
     "run": {"distributed", "evaluation", "learner", "model", "records", "reward", "rollout", "task", "tracker"},
     "cli": {"configuration", "distributed", "records", "report", "run"},
     "__main__": {"cli"},
     "eval": {
-        *("cli", "configuration", "evaluation", "model", "records", "report", "reward", "rollout", "run", "task"),
+        *("cli", "configuration", "distributed", "evaluation", "model", "records", "report", "reward"),
+        *("rollout", "run", "task"),
     },
     "hydra_plugins": {"configuration", "eval", "records", "report"},
 }

@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import transformers as hf
 from conftest import KeepDouble
-from processes import together
+from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from pcr_run.distributed.ranks import rank, together
 from pcr_run.distributed.shards import entire
+from pcr_run.errors import RunError
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
 from pcr_run.learner.share import shares
+from pcr_run.model.policy import split
+from pcr_run.rollout import canary
+from pcr_run.rollout.source import Source
 from pcr_run.run import checkpoint, state
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
@@ -85,8 +92,27 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
     }
 
 
-def learn_all(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    return {name: learn(case) for name, case in cases.items()}
+def learn_all(cases: dict[str, dict[str, Any]], directory: Path) -> dict[str, Any]:
+    return {name: learn(case) for name, case in cases.items()} | {"handed": hand(directory)}
+
+
+def hand(directory: Path) -> dict[str, Any]:
+    """What an engine gets of a learner's weights, what its canary expects, and what ranks say of one that is out."""
+    learner = make({"kind": "tied"})
+    source, names = Source(learner.weights), []
+    for block in source.blocks():
+        assert all(isinstance(weight, DTensor) for weight in learner.model.parameters()) == together()
+        names.append([name for name, _ in block])
+    source.describe(directory)
+    source.save(directory)
+    with learner.weights.rest():
+        expected = canary.expected(split(learner.model), range(16), learner.model.device)
+    agreed = canary.agreed([-1.0 - 0.2 * rank()], [-1.0], 0.5, 3)
+    try:
+        canary.agreed([-1.0 - rank()], [-1.0], 0.5, 3)
+    except RunError as error:
+        return {"names": names, "expected": expected, "agreed": agreed, "refused": str(error)}
+    raise AssertionError("the second rank's engine is out")
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -118,7 +144,8 @@ QUICK = ("default", "portable", "query", "tokens", "preconditioned", "preconditi
 @pytest.mark.parametrize(("count", "names"), [(2, QUICK), pytest.param(4, tuple(CASES), marks=pytest.mark.slow)])
 def test_ranks_learn_what_one_process_learns(count: int, names: tuple[str, ...], tmp_path: Path) -> None:
     cases = {name: CASES[name] for name in names}
-    found = together(count, tmp_path, learn_all, cases)
+    found = processes.together(count, tmp_path, learn_all, cases, tmp_path / "handed")
+    close_to_whole([shared["handed"] for shared in found], tmp_path / "handed")
     for name, case in cases.items():
         alone = learn(case)
         for shared in found:
@@ -131,7 +158,7 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int
     for count, arguments in ((saving, (case, None, tmp_path)), (loading, (case, tmp_path, None))):
         directory = tmp_path / f"ranks of {arguments[1]}".replace("/", "-")
         directory.mkdir()
-        found = [learn(*arguments)] if count == 1 else together(count, directory, learn, *arguments)
+        found = [learn(*arguments)] if count == 1 else processes.together(count, directory, learn, *arguments)
     assert checkpoint.newest(tmp_path) == tmp_path / "step-000001"
     wanted = learn(case)
     wanted = {**wanted, "metrics": wanted["metrics"][1:], "rows": [row for row in wanted["rows"] if row["step"] == 2]}
@@ -143,6 +170,22 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int
         file.write_bytes(kept[:-1])
         assert file.name in str(checkpoint.damage(tmp_path / "step-000001"))
         file.write_bytes(kept)
+
+
+def close_to_whole(found: list[dict[str, Any]], directory: Path) -> None:
+    """What was handed on, a layer at a time, is the model."""
+    whole = model("tied").eval()
+    names = [name for name, _ in whole.named_parameters()]
+    written = [load_file(file) for file in sorted(directory.glob("*.safetensors"))]
+    assert [sorted(block) for block in written] == [sorted(block) for block in found[0]["names"]]
+    assert all(torch.equal(block[name], whole.get_parameter(name)) for block in written for name in block)
+    assert hf.AutoConfig.from_pretrained(directory).architectures == [type(whole).__name__]
+    for each in found:
+        assert sorted(name for block in each["names"] for name in block) == sorted(names)
+        assert [{name.split(".")[2] for name in block} for block in each["names"][:-1]] == [{"0"}, {"1"}]
+        close(each["expected"], canary.expected(split(whole), range(16), torch.device("cpu")), "canary")
+        assert each["agreed"] == pytest.approx(0.2 * (len(found) - 1))
+        assert each["refused"].startswith("rank 1: before step 3 the engine's weights are not the learner's")
 
 
 def close(found: Any, wanted: Any, where: str) -> None:

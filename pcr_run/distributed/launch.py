@@ -43,6 +43,16 @@ def ranks() -> int:
     return int(os.environ["WORLD_SIZE"]) if is_rank() else 1
 
 
+def local_rank() -> int:
+    """Which of the ranks on this machine this process is."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if is_rank() else 0
+
+
+def local_ranks() -> int:
+    """How many there are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_rank() else 1
+
+
 def speaks() -> bool:
     """Whether this process writes the run's records and log."""
     return int(os.environ.get("RANK", "0")) == 0

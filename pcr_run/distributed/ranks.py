@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
+from pcr_run.distributed.launch import local_rank
+
 T = TypeVar("T")
 
 
@@ -42,6 +44,11 @@ def largest(values: Tensor) -> Tensor:
     if together():
         dist.all_reduce(values, dist.ReduceOp.MAX)
     return values
+
+
+def on_machine(value: T) -> T:
+    """What the first rank on this machine says."""
+    return everyones(value)[rank() - local_rank()] if together() else value
 
 
 def everyones(value: T) -> list[T]:

@@ -71,6 +71,11 @@ class Shards:
         with self.rest(), self._hold(self.blocks):
             yield
 
+    def parts(self) -> Iterator[dict[str, nn.Parameter]]:
+        """Parameters by name as they are kept, those of a block at a time; of these ``entire`` makes whole ones."""
+        for names in self._names.values():
+            yield {name: self.parameters[name] for name in names}
+
     @contextmanager
     def update(self, apart: Collection[str], leave: Leave) -> Iterator[None]:
         """Inside, gradients are made: ``rest``, and afterwards plain gradients are the shards' ``.grad``.

@@ -17,6 +17,7 @@ class Whole:
     spread = False
 
     def __init__(self, model: nn.Module) -> None:
+        self.model = model
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
 
     def rest(self) -> AbstractContextManager[None]:
@@ -26,6 +27,10 @@ class Whole:
     def whole(self) -> AbstractContextManager[None]:
         """All is there."""
         return nullcontext()
+
+    def parts(self) -> Iterator[dict[str, nn.Parameter]]:
+        """All at once."""
+        yield self.parameters
 
     @contextmanager
     def update(self, apart: Collection[str], _leave: Any) -> Iterator[None]:

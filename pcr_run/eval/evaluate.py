@@ -14,6 +14,7 @@ import transformers
 
 from pcr_run import model, reward, task
 from pcr_run.data import RolloutWorker, Task
+from pcr_run.distributed.whole import Whole
 from pcr_run.eval import source, table
 from pcr_run.evaluation import Cache, Evaluator, Piece, record
 from pcr_run.records import result
@@ -53,7 +54,7 @@ def evaluate(cfg: Config, directory: Path) -> dict[str, Any]:
 
         def worker() -> RolloutWorker:
             prompt = evaluator.tasks[0].prompts[0]
-            made = make_worker(fitted(cfg, evaluator), policy, tokenizer, prompt, directory, say)
+            made = make_worker(fitted(cfg, evaluator), Whole(policy), tokenizer, prompt, directory, say)
             stack.callback(made.close)
             return made
 

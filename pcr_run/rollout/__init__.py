@@ -1,4 +1,4 @@
-"""Prompts as token ids in; sampled token ids with their log-probs out. May import model."""
+"""Prompts as token ids in; sampled token ids with their log-probs out. May import distributed, model."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from pcr_run.data import RolloutWorker
+from pcr_run.distributed.whole import Weights
 from pcr_run.errors import ConfigError
 from pcr_run.schema import Config, RolloutConfig
 
 
 def make_worker(
     cfg: Config,
-    model: Any,
+    weights: Weights,
     tokenizer: Any,
     prompt: Sequence[int],
     directory: Path,
     status: Callable[[str], None],
 ) -> RolloutWorker:
-    """The worker that ``cfg.rollout.name`` names, sampling from ``model``'s weights.
+    """The worker that ``cfg.rollout.name`` names, sampling from the learner's ``weights``.
 
-    ``prompt``: token ids of some question; ``directory``: of the run; ``status``: told what takes time.
+    ``prompt``: token ids of some question; ``directory``: of the run; ``status``: told what takes time. Where ranks
+    share the weights, all must call.
     """
+    model: Any = weights.model
     if cfg.rollout.name == "vllm":
         from pcr_run.rollout.vllm import VLLMWorker
 
-        return VLLMWorker(cfg, model, end_ids(model, tokenizer), prompt, directory, status)
+        return VLLMWorker(cfg, weights, end_ids(model, tokenizer), prompt, directory, status)
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     if cfg.rollout.lag:
         from pcr_run.rollout.apart import ApartWorker

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pcr_run.distributed.ranks import everyones, together
 from pcr_run.errors import RunError
 from pcr_run.model.policy import Policy, logprobs
 
@@ -22,6 +23,19 @@ def expected(policy: Policy, ids: Sequence[int], device: torch.device) -> list[f
     mask = torch.ones_like(row, dtype=torch.bool)
     mask[:, 0] = False
     return logprobs(policy, row, mask, temperature=1.0).tolist()
+
+
+def agreed(engine: Sequence[float], learner: Sequence[float], tolerance: float, step: int) -> float:
+    """``compare`` of every rank's engine: the largest difference, or the same RunError on all ranks."""
+    try:
+        mine, problem = compare(engine, learner, tolerance, step), None
+    except RunError as error:
+        mine, problem = 0.0, str(error)
+    found = everyones((mine, problem))
+    for number, (_, problem) in enumerate(found):
+        if problem is not None:
+            raise RunError(f"rank {number}: {problem}" if together() else problem)
+    return max(difference for difference, _ in found)
 
 
 def compare(engine: Sequence[float], learner: Sequence[float], tolerance: float, step: int) -> float:

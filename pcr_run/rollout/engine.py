@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,13 @@ QUIET = {
     "VLLM_NO_USAGE_STATS": "1",  # nothing is sent anywhere
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
 }
+
+
+OF_A_RANK = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK"),
+    *("ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+)
+"""Variables of a rank's environment that would make an engine take itself for that rank; TORCHELASTIC_* are others."""
 
 
 class EngineDeadError(Exception):
@@ -35,13 +42,13 @@ class Engine:
     """A running vLLM, or another ``module`` that answers as ``answer.py`` does, told of as ``name``.
 
     ``arguments``: what it is made of, of vLLM's ``LLM``. ``weights``: a directory in shared memory that ends with the
-    engine. ``log``: file to which the engine's output is appended. ``environment``: added to the process's.
+    engine, if any. ``log``: file to which the engine's output is appended. ``environment``: added to the process's.
     """
 
     def __init__(
         self,
         arguments: dict[str, Any],
-        weights: Path,
+        weights: Path | None,
         log: Path,
         environment: dict[str, str],
         *,
@@ -63,7 +70,7 @@ class Engine:
             "pcr_run.rollout.keeper",
             str(theirs.fileno()),
             str(scratch),
-            str(weights),
+            *([] if weights is None else [str(weights)]),
         ]
         with log.open("ab") as output:
             self.keeper = subprocess.Popen(
@@ -72,7 +79,7 @@ class Engine:
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **QUIET, **environment, "TMPDIR": str(scratch)},
+                env={**without_rank(os.environ), **QUIET, **environment, "TMPDIR": str(scratch)},
                 start_new_session=True,
             )
         theirs.close()
@@ -139,6 +146,15 @@ class Engine:
         self.keeper.stdin.close()
         self.keeper.wait()
         self.connection.close()
+
+
+def without_rank(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is no rank."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in OF_A_RANK and not name.startswith("TORCHELASTIC_")
+    }
 
 
 def short_temporary_directory() -> Path:

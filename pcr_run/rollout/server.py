@@ -16,6 +16,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -31,6 +32,7 @@ class Server:
     def __init__(self, llm: LLM) -> None:
         self.llm = llm
         self.requests = 0
+        self.adapter: LoRARequest | None = None
 
     def generate(
         self, prompts: Sequence[tuple[int, Sequence[int], int]], n: int, options: dict[str, Any]
@@ -42,7 +44,9 @@ class Server:
             params = SamplingParams(
                 n=n, seed=seed, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY, **TOKENS, **options
             )
-            self.llm.llm_engine.add_request(str(self.requests), TokensPrompt(prompt_token_ids=list(ids)), params)
+            self.llm.llm_engine.add_request(
+                str(self.requests), TokensPrompt(prompt_token_ids=list(ids)), params, lora_request=self.adapter
+            )
             indices[str(self.requests)] = index
         while self.llm.llm_engine.has_unfinished_requests():
             outputs = [output for output in self.llm.llm_engine.step() if output.finished]
@@ -52,12 +56,20 @@ class Server:
     def logprobs(self, ids: Sequence[int]) -> list[float]:
         """Log-probs of ``ids`` [T] from the second one on [T - 1], computed anew, never from the prefix cache."""
         params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, **TOKENS)
-        (output,) = self.llm.generate([TokensPrompt(prompt_token_ids=list(ids))], params, use_tqdm=False)
+        (output,) = self.llm.generate(
+            [TokensPrompt(prompt_token_ids=list(ids))], params, use_tqdm=False, lora_request=self.adapter
+        )
         return [entry[token].logprob for token, entry in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
 
     def load(self, directory: str) -> None:
         """Take the weights from the safetensors files of a directory."""
         self.llm.collective_rpc("load_from", args=(directory,))
+
+    def adapt(self, directory: str, number: int) -> None:
+        """From now on compute through the adapter in a directory (peft's files) instead of the last one."""
+        adapter = LoRARequest(f"adapter {number}", number, directory)
+        self.llm.llm_engine.add_lora(adapter)
+        self.adapter = adapter
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Any method of ``LLM``: sleep, wake_up, reset_prefix_cache, the four of a weight transfer."""

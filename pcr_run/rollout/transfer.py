@@ -2,52 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.core_model_loading import revert_weight_conversion
-
-from pcr_run.model import lora
+from pcr_run.errors import ConfigError
 from pcr_run.rollout.engine import Engine
+from pcr_run.rollout.source import Source
+from pcr_run.schema import RolloutConfig
 
 
 class Transfer(Protocol):
     """Brings weights to one engine."""
 
     def send(self) -> None:
-        """The engine's weights become the learner's."""
+        """The engine's weights become the learner's; where ranks share these, all must call."""
+
+
+def backend(rollout: RolloutConfig, device: str) -> str:
+    """``rollout.transfer``, where ``auto`` is the fastest way; ConfigError for one that the devices do not have."""
+    if device != "cuda" and rollout.gpus is not None:
+        raise ConfigError(
+            "rollout.gpus", f"{rollout.gpus}, but the learner is on {device}; leave it out, or set device"
+        )
+    fastest = "files" if device != "cuda" else "ipc" if rollout.gpus is None else "nccl"
+    if rollout.transfer not in ("auto", "files", fastest):
+        where = f"learner on {device}, " + (f"vLLM on GPUs {rollout.gpus}" if rollout.gpus else "vLLM on the same")
+        raise ConfigError(
+            "rollout.transfer", f"{rollout.transfer} does not work here ({where}); right: {fastest} or files"
+        )
+    return fastest if rollout.transfer == "auto" else rollout.transfer
 
 
 class Files:
     """Through safetensors files in shared memory; works for any device and any number of worker processes."""
 
-    def __init__(self, model: PreTrainedModel, engine: Engine, directory: Path) -> None:
-        self.model, self.engine, self.directory = model, engine, directory
+    def __init__(self, source: Source, engine: Engine, directory: Path) -> None:
+        self.source, self.engine, self.directory = source, engine, directory
 
     def send(self) -> None:
         """Write all weights, have them read."""
-        lora.save_merged(self.model, self.directory)
+        self.source.save(self.directory)
         self.engine.ask("load", str(self.directory))
 
 
-class Native:
-    """vLLM's own weight transfer between GPUs: ``ipc`` on the same one, ``nccl`` to others."""
+class Adapter:
+    """The adapter alone, in peft's files; the engine keeps the base model's weights, which are never trained."""
 
-    def __init__(self, model: PreTrainedModel, engine: Engine, backend: str, workers: int) -> None:
+    def __init__(self, source: Source, engine: Engine, directory: Path) -> None:
+        self.model, self.engine, self.directory = source.model, engine, directory / "adapter"
+        self.number = 0
+
+    def send(self) -> None:
+        """Each time an adapter by a new number: what an old one computed is never taken for what this one would."""
+        self.number += 1
+        self.model.save_pretrained(self.directory)
+        self.engine.ask("adapt", str(self.directory), self.number)
+
+
+class Native:
+    """vLLM's own weight transfer between GPUs: ``ipc`` on the same one, ``nccl`` to others.
+
+    Every rank is the sender (rank 0, in vLLM's words) of an engine of its own; they go through the source in step.
+    """
+
+    def __init__(self, source: Source, engine: Engine, how: str, workers: int) -> None:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+        from vllm.distributed.weight_transfer.packed_tensor import DEFAULT_PACKED_BUFFER_SIZE_BYTES
         from vllm.utils.network_utils import get_open_port
 
-        info: Any = IPCTrainerInitInfo(rank=0, packed=True)
-        if backend == "nccl":
-            info = NCCLTrainerInitInfo(
+        if how == "nccl":
+            info: Any = NCCLTrainerInitInfo(
                 rank=0, master_address="127.0.0.1", master_port=get_open_port(), world_size=workers + 1
             )
-        self.trainer = WeightTransferTrainerFactory.trainer_init(info, client=Client(engine), source=Checkpoint(model))
+        else:  # a tensor larger than the buffer is refused, as large embeddings would be
+            room = max(DEFAULT_PACKED_BUFFER_SIZE_BYTES, source.largest)
+            info = IPCTrainerInitInfo(rank=0, packed=True, packed_buffer_size_bytes=room)
+        self.trainer = WeightTransferTrainerFactory.trainer_init(info, client=Client(engine), source=source)
 
     def send(self) -> None:
         """Start, send all tensors, finish."""
@@ -75,24 +107,3 @@ class Client:
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """All have come."""
         self.engine.ask("call", "finish_weight_update")
-
-
-class Checkpoint:
-    """The model's weights by name and in the layout of a checkpoint, as vLLM loads them (its ``WeightSource``)."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-
-    def tensors(self) -> dict[str, Tensor]:
-        """By name, without an adapter; tied ones once."""
-        unique = lora.base(self.model, {name: p.detach() for name, p in self.model.named_parameters()})
-        return revert_weight_conversion(self.model, unique)
-
-    def metadata(self) -> list[Any]:
-        """Name, dtype and shape of each."""
-        from vllm.distributed.weight_transfer.base import ParamMeta
-
-        return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors().items()]
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return lora.merged(self.model, self.tensors())

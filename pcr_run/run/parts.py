@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -71,14 +72,14 @@ def assemble(
     learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=cfg.steps, rollout=cfg.rollout)
     evaluator = make_evaluator(cfg, chat, measured_tasks(cfg, main, others), rewards, harness)
     check_prompts(cfg, evaluator)
-    sampler = make_worker(cfg, policy, chat.tokenizer, questions[0].prompt, directory, status)
+    sampler = make_worker(cfg, learner.weights, chat.tokenizer, questions[0].prompt, directory, status)
     parts = Parts(
         questions=questions,
         reward=rewards.trained(),
         chat=chat,
         learner=learner,
         evaluator=evaluator,
-        worker=dealt_worker(learner, sampler),
+        worker=dealt_worker(cfg, learner, sampler),
         settings=model.generation_settings(cfg.model),
         overlap=main.overlap,
     )
@@ -86,9 +87,10 @@ def assemble(
     return parts
 
 
-def dealt_worker(learner: Learner, worker: RolloutWorker) -> RolloutWorker:
-    """The worker, where ranks share the run for each of them."""
-    return DealtWorker(worker, learner.whole) if together() else worker
+def dealt_worker(cfg: Config, learner: Learner, worker: RolloutWorker) -> RolloutWorker:
+    """The worker, where ranks share the run for each of them; vLLM has its own weights, hf samples from all of ours."""
+    here = learner.whole if cfg.rollout.name == "hf" else contextlib.nullcontext
+    return DealtWorker(worker, here) if together() else worker
 
 
 def make_tasks(cfg: Config) -> tuple[Task, list[Task]]:

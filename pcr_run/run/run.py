@@ -78,7 +78,7 @@ def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dic
         environment.write(own / "env.json", device)
         trackers = stack.enter_context(opened(cfg, own, start)) if first() else Trackers([])
         files = {name: stack.enter_context(Records(own / f"{name}.jsonl")) for name in FILES}
-        parts = assemble(cfg, device, own, stack, trackers.status)
+        parts = assemble(cfg, device, directory, stack, trackers.status)
         resumed = [*before.get("resumed_from", []), start] if saved is not None else []
         who = head(cfg) | {"overlap": {name: asdict(found) for name, found in parts.overlap.items()}}
         result.write(own, {**who, "status": "running", "reason": None, "resumed_from": resumed})

@@ -7,6 +7,9 @@ from typing import Any
 
 from pcr_run.right import COUNT, POSITIVE, at_least, between, doc, matching
 
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks for which vLLM makes room, of its own (0.32, ``MaxLoRARanks``)."""
+
 
 @dataclass
 class RolloutConfig:
@@ -50,12 +53,20 @@ class RolloutConfig:
         "auto",
         ("auto", "files", "ipc", "nccl"),
     )
+    lora: str = doc(
+        "with `learner.lora`, `vllm` gets weights with the adapter `merged` into them, or the `adapter` itself",
+        "merged",
+        ("merged", "adapter"),
+    )
     gpus: str | None = doc(
-        "GPUs of `vllm`, or of `hf` with `lag=1`, as in CUDA_VISIBLE_DEVICES; null = the learner's, in turns",
+        "GPUs of `vllm`, or of `hf` with `lag=1`, as in CUDA_VISIBLE_DEVICES, of several processes each an equal part; "
+        "null = the learner's, in turns",
         None,
         matching(r"[\w-]+(,[\w-]+)*", "a list like 1,2"),
     )
     canary: float | None = doc("largest difference of a log-prob after a sync, nats; null = by dtype", None, POSITIVE)
-    restarts: int = doc("how often a `vllm` that died is started again in a run (`lag=1`: never)", 2, at_least(0))
+    restarts: int = doc(
+        "how often a `vllm` that died is started again in a run of one process (`lag=1`: never)", 2, at_least(0)
+    )
     start_seconds: float = doc("time limit for the start of `vllm`, or of `hf` with `lag=1`", 600.0, POSITIVE)
     engine: dict[str, Any] = doc("further arguments of vLLM's engine, e.g. `tensor_parallel_size`", {})

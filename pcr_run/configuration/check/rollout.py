@@ -10,6 +10,7 @@ from pathlib import Path
 from pcr_run.configuration.compose import no_such
 from pcr_run.distributed.launch import is_rank
 from pcr_run.schema import Config
+from pcr_run.schema.rollout import LORA_RANKS
 
 OURS = {
     "model": "model.path",
@@ -17,6 +18,9 @@ OURS = {
     "seed": "seed",
     "weight_transfer_config": "rollout.transfer",
     "enable_sleep_mode": "rollout.gpus",
+    "enable_lora": "rollout.lora=adapter",
+    "max_loras": "leave it out: there is one adapter",
+    "max_lora_rank": "learner.lora.r",
     **dict.fromkeys(
         ("tokenizer", "skip_tokenizer_init", "logprobs_mode", "generation_config", "worker_extension_cls"),
         "leave it out: tokens and log-probs must be the learner's",
@@ -26,9 +30,10 @@ OURS = {
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
-    """What a lag rules out; unknown or forbidden arguments of the engine, where it is used."""
+    """What a lag rules out; an adapter that cannot be; unknown or forbidden arguments of the engine, where it is used."""
     if cfg.rollout.lag:
         yield from behind(cfg)
+    yield from _lora(cfg)
     if cfg.rollout.name != "vllm":
         return
     package = importlib.util.find_spec("vllm")
@@ -53,6 +58,19 @@ def behind(cfg: Config) -> Iterator[tuple[str, str]]:
         yield "learner.kl", f"{problem}; right: exact, k3 or k2, or rollout.lag=0"
     if cfg.launch.nproc > 1 or is_rank():
         yield "rollout.lag", "1 is for a run of one process; right: 0, or launch.nproc=1"
+
+
+def _lora(cfg: Config) -> Iterator[tuple[str, str]]:
+    """An adapter that is not there, that nobody asks for, or that is too large."""
+    r = cfg.learner.lora.r
+    if cfg.rollout.lora != "adapter":
+        return
+    if cfg.rollout.name != "vllm":
+        yield "rollout.lora", f"adapter is vLLM's; {cfg.rollout.name} samples through it anyway; right: merged"
+    elif r is None:
+        yield "rollout.lora", "there is no adapter (learner.lora.r=null); right: merged, or a rank"
+    elif r > max(LORA_RANKS):
+        yield "rollout.lora", f"vLLM takes adapters of rank {max(LORA_RANKS)} at most, not {r}; right: merged"
 
 
 def _fields(source: Path, name: str) -> set[str]:
