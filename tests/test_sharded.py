@@ -16,8 +16,9 @@ from pcr_run.distributed.shards import entire
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
 from pcr_run.learner.share import shares
+from pcr_run.model import lora
 from pcr_run.run import checkpoint, state
-from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
+from pcr_run.schema import LearnerConfig, LoraConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 P, G, T, V = 6, 4, 12, 23
 N = P * G
@@ -58,8 +59,14 @@ def make(case: dict[str, Any]) -> Learner:
     unit, modules, kind = case.pop("unit", "response"), case.pop("modules", "mlp"), case.pop("kind", "untied")
     resolver, rollout = case.pop("resolver", "pcr"), case.pop("rollout", {})
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
+    policy = model(kind)
+    if "lora" in case:
+        lora.attach(policy, case["lora"], seed=0)
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:  # off its reference
+                nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(4))
     return Learner(
-        model(kind),
+        policy,
         LearnerConfig(**options),
         ResolverConfig(name=resolver),
         MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
@@ -104,10 +111,16 @@ CASES: dict[str, dict[str, Any]] = {
     "tied": {"kind": "tied", "reference": "old", "epochs": 2},
     "exact, corrected": {"kl": "exact", "rollout": {"old_logprobs": "engine"}},
     "plain": {"resolver": "none", "modules": None},
+    "sgd": {"optimizer": "sgd", "schedule": "linear", "lr": 1.0},
+    "average": {"reference": "ema:0.25", "kind": "tied"},
+    "renewed": {"reference": "every:2"},
+    "offloaded": {"offload": True},
+    "adapter": {"lora": LoraConfig(r=3, alpha=6.0)},
+    "adapter, portable": {"lora": LoraConfig(r=1), "engine": "portable", "modules": "all", "kind": "gpt2"},
 }
 
 
-QUICK = ("default", "portable", "query", "tokens")
+QUICK = ("default", "portable", "query", "tokens", "sgd", "average", "offloaded", "adapter")
 
 
 @pytest.mark.parametrize(("count", "names"), [(2, QUICK), pytest.param(4, tuple(CASES), marks=pytest.mark.slow)])

@@ -18,6 +18,7 @@ class Whole:
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self.device = next(model.parameters()).device
 
     def rest(self) -> AbstractContextManager[None]:
         """All is there."""

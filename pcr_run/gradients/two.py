@@ -71,7 +71,7 @@ class TwoGradients:
         self._pla = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
         self._sta = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
         self._cut = Cut(layers, recompute, context) if layers else None
-        self._anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
+        self._anchor = torch.zeros((), device=self._owner.device, requires_grad=True)
         self._pass, self._beta = _Pass.SECOND, 0.0
         self._waiting: dict[str, Tensor] = {}  # cotangents of the first pass, until the second one comes by
         self._layout: Ragged | None = None
@@ -267,7 +267,7 @@ class TwoGradients:
     def apply(self, a: Float[Tensor, " names"], b: Float[Tensor, " names"]) -> None:
         """Set ``.grad`` of each named parameter to a * g_pla + b * g_sta, in place."""
         for name, a_i, b_i in zip(self.names, a.tolist(), b.tolist(), strict=True):
-            self._owner.give(name, self._pla[name].total.mul_(a_i).add_(self._sta[name].total, alpha=b_i))
+            self._owner.give(name, self._pla.pop(name).total.mul_(a_i).add_(self._sta[name].total, alpha=b_i))
 
     def resolve(
         self, resolver: Rule, beta: float, granularity: str = "layer", acting: Collection[str] | None = None

@@ -54,7 +54,7 @@ class Learner:
         if learner.kl_in == "reward":
             learner = dataclasses.replace(learner, beta=0.0)  # in the loss
         self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
-        self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
+        self.temperature, self.max_new_tokens, self.device = rollout.temperature, rollout.max_new_tokens, model.device
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
         self.acting = select(model, resolver.modules, resolver.pattern) if self.resolver.needs_table else []
         self.measured = select(model, measure.modules) if measure.modules else self.acting
@@ -91,7 +91,7 @@ class Learner:
     def _placed(self, model: PreTrainedModel) -> Weights:
         """In shards where this process belongs to a group, else as it is."""
         dtype = torch.bfloat16 if self.cfg.autocast else None  # of the reference too: both round their norms alike
-        return Shards(model, outermost(model), dtype) if together() else Whole(model)
+        return Shards(model, outermost(model), dtype, self.cfg.offload) if together() else Whole(model)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -129,7 +129,7 @@ class Learner:
 
         Layers in shards run as they stand: they are gathered in hooks, which a graph would have to hold.
         """
-        wanted = self.cfg.compile is True or (self.cfg.compile == "auto" and self.model.device.type == "cuda")
+        wanted = self.cfg.compile is True or (self.cfg.compile == "auto" and self.device.type == "cuda")
         if self.weights.spread or not wanted:
             return nullcontext()
         layers = [*outermost(self.model), *(outermost(self.reference) if self.reference is not None else ())]
@@ -271,7 +271,7 @@ class Learner:
 
     def autocast(self) -> torch.autocast:
         """A context in the precision of the learner's products."""
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.cfg.autocast)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.autocast)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that the next update depends on."""
@@ -288,6 +288,8 @@ class Learner:
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate  # of an optimizer without state nothing has come
         if hasattr(self.resolver, "load_state_dict"):
             self.resolver.load_state_dict(state["resolver"])
         self.updater.nonfinite = state["nonfinite"]
