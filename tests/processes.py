@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["torch", "transformers", "pcr_run.learner.learner", "pcr_run.run.state", "torch.distributed.fsdp"]
+    ["torch", "transformers", "pcr_run.learner.learner", "pcr_run.run.state", "torch.distributed.fsdp", "peft"]
 )
 
 

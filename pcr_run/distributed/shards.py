@@ -28,8 +28,8 @@ class Shards:
     """Shards ``model`` over all ranks, each of its ``blocks`` by itself and the rest together, along the first axis.
 
     ``dtype``: what blocks are gathered in (None: their own); the rest, embeddings, final norm and head, keeps its own.
-    ``offload``: shards, of gradients too, stay in CPU memory; only what is gathered is on the model's device. Every rank
-    must call the methods in the same order: all of them communicate.
+    ``offload``: shards, of gradients too, stay in CPU memory, and only what is gathered is on the model's device. Every
+    rank must call the methods in the same order: all of them communicate.
     """
 
     spread = True
@@ -50,6 +50,8 @@ class Shards:
         self._names: dict[nn.Module, list[str]] = {part: [] for part in (*self.blocks, model)}
         for name, parameter in self.parameters.items():
             self._names[inside.get(id(parameter), model)].append(name)
+        self.loose: Collection[str] = frozenset(self._names[model])
+        """Names of what belongs to no block."""
         self._apart: Collection[str] = ()
         self._plain: dict[str, Tensor] = {}
         self._made: set[str] = set()
@@ -172,9 +174,7 @@ def local(tensor: Tensor) -> Tensor:
 def part_of(shard: Tensor, like: Any) -> DTensor:
     """A tensor in shards as ``like`` is, where it is, of which this rank has ``shard``."""
     mesh, placements = like.device_mesh, like.placements
-    whole = DTensor.from_local(
-        shard, mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
+    whole = DTensor.from_local(shard, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
     return whole.to(like.device)  # type: ignore[return-value]  # ``from_local`` moves it to the mesh's device
 
 

@@ -15,6 +15,7 @@ class Whole:
     """The methods of ``Shards`` on one rank that has everything."""
 
     spread = False
+    loose: Collection[str] = ()
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())

@@ -20,6 +20,8 @@ from pcr_run.gradients.taps import Sink, tap, tappable
 from pcr_run.ragged import Ragged
 from pcr_run.resolver import GradientTable
 
+Forward = Callable[[], Tensor]
+Head = Callable[[Tensor], Cotangents]
 Rule = Callable[[GradientTable, float], tuple[Tensor, Tensor]]
 """A resolver: weights (a, b) of the two gradients from a table and beta, one of each per group."""
 
@@ -66,6 +68,7 @@ class TwoGradients:
         self._by_tap = [name for name in self.names if name in by_tap]
         self._dense = [name for name in self.names if name not in by_tap]
         self._owner: Weights = weights or Whole(model)
+        self._loose = [name for name in self._by_tap if name in self._owner.loose]
         spread = self._owner.spread and self.unit.whole == rows
         parameters = self._owner.parameters
         self._pla = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
@@ -100,13 +103,13 @@ class TwoGradients:
         losses = torch.stack([pla, sta])
         self._pull(losses, Cotangents(losses.new_tensor([1.0, beta]), losses.new_tensor([0.0, 1.0])), beta, rows)
 
-    def add(
-        self, forward: Callable[[], Tensor], head: Callable[[Tensor], Cotangents], beta: float, layout: Ragged
-    ) -> None:
+    def add(self, forward: Forward, head: Head, beta: float, layout: Ragged, ends: bool | None = None) -> None:
         """Add one microbatch: what ``forward`` gives, and what the losses say of it by ``head``.
 
-        ``layout``: its rows as the model's modules see them.
+        ``layout``: its rows as the model's modules see them; ``ends``: see ``Moments``.
         """
+        for moments in (*self._pla.values(), *self._sta.values()):
+            moments.ends = ends
         output = forward()
         self._layout = layout
         at = head(output.detach())
@@ -161,6 +164,7 @@ class TwoGradients:
             else:
                 self._pla[name].add(_sum(found_total, None if from_sta is None else -beta * from_sta), rows)
                 self._sta[name].add(from_sta, rows)
+        for name in (*self._dense, *self._loose):
             self._scatter(name)
         self._layout = None
         self._seen += rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -187,7 +186,7 @@ class Learner:
         """Log-probs of the sampled tokens under the policy that begins the step, or another; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
         with self.autocast(), self.weights.rest():
-            for part in self._dealt(lengths, [True] * len(lengths), batch.group, batch.group, len(lengths)):
+            for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
                 new = sampled_logprobs(policy or self.policy, tokens, mask.nonzero().flatten(), self.temperature)
                 old = old.to(new.dtype)
@@ -198,12 +197,12 @@ class Learner:
         return total(old)  # every row is one rank's, 0 on the others
 
     def _dealt(
-        self, lengths: list[int], informative: list[bool], group: int, together: int, most: int
+        self, lengths: list[int], informative: list[bool], block: int, most: int, summed: bool = False
     ) -> list[Microbatch]:
-        """This rank's microbatches, at most ``most`` rows each; ``together`` of them in one where they fit."""
+        """This rank's microbatches, at most ``most`` rows each; a ``block`` in one where it fits."""
         cfg, packed = self.cfg, self.policy.packed
-        dealt = partial(deal, together=together, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
-        return share.own(lengths, informative, math.lcm(group, together), dealt)
+        dealt = partial(deal, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
+        return share.own(lengths, informative, block, dealt, summed)
 
     def _step(self, minibatch: Minibatch, step: int, index: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step: gradients, resolver, clip, AdamW."""
@@ -217,13 +216,14 @@ class Learner:
         with self.autocast(), two, cast:
             block = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
             most = two.max_microbatch
-            for part in self._dealt(minibatch.lengths, minibatch.informative, minibatch.group, block, most):
+            for part in self._dealt(minibatch.lengths, minibatch.informative, block, most, bool(names)):
                 rows = minibatch[part]
                 two.add(
                     partial(self._features, rows.tokens),
                     partial(self._cotangents, rows=rows, sums=sums, two=bool(names)),
                     beta,
                     self.policy.seen(rows.tokens.rows).only(range(len(part.rows))),
+                    part.ends,
                 )
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {

@@ -81,12 +81,13 @@ def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dic
         result.write(own, {**who, "status": "running", "reason": None, "resumed_from": resumed})
         if saved is not None:
             state.restore(parts.learner, saved)
-        final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
+        merge = cfg.learner.lora.merge
+        final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, merge)
         if first():
             rehearse(*final)
             check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, files, trackers, start)
-        weights = state.whole_weights(parts.learner.model)
+        weights = state.whole_weights(parts.learner.model, frozen=merge or cfg.learner.lora.r is None)
         if not first():
             return {}
         save_final(*final, **weights)

@@ -26,7 +26,8 @@ SHARDED = ("optimizer", "reference")
 """What of the learner's state is in shards where the model is."""
 SOME = StateDictOptions(strict=False)
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+SOME_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+TRAINED_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 
 
 def save(directory: Path, step: int, learner: Learner, keep: int) -> None:
@@ -53,19 +54,22 @@ def restore(learner: Learner, path: Path) -> None:
         if (path / SHARDS).is_dir():
             _read(path / SHARDS, learner)
         elif together():
-            _spread(learner, state["model"], {key: state["learner"].pop(key) for key in SHARDED})
+            _spread(learner, state["model"], {key: state["learner"].pop(key, {}) for key in SHARDED})
         else:
             checkpoint.load_weights(learner.model, state["model"])
     learner.load_state_dict(state["learner"])
     checkpoint.restore_random_state(state["random"])
 
 
-def whole_weights(model: Any) -> dict[str, Any]:
-    """Arguments for ``save_pretrained``: the weights of a model in shards, on the first rank; every rank must call."""
+def whole_weights(model: Any, frozen: bool = True) -> dict[str, Any]:
+    """Arguments for ``save_pretrained``: the weights of a model in shards, on the first rank; every rank must call.
+
+    ``frozen``: those that are not trained too.
+    """
     if not together():
         return {}
     once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}  # tied ones have one name
-    found = get_model_state_dict(model, options=WHOLE)
+    found = get_model_state_dict(model, options=WHOLE if frozen else TRAINED_WHOLE)
     return {"state_dict": {name: value for name, value in found.items() if name in once}}
 
 
@@ -80,8 +84,7 @@ def _write(where: Path, learner: Learner) -> None:
 
 
 def _shards(learner: Learner, optimizer: bool) -> dict[str, Any]:
-    trained = checkpoint.weights(learner.model)
-    weights = get_model_state_dict(learner.model)
+    trained, weights = checkpoint.weights(learner.model), get_model_state_dict(learner.model)
     found: dict[str, Any] = {"model": {name: weight for name, weight in weights.items() if name in trained}}
     if optimizer:
         found["optimizer"] = get_optimizer_state_dict(learner.model, learner.optimizer)
@@ -105,7 +108,7 @@ def _read(where: Path, learner: Learner) -> None:
 
 def _spread(learner: Learner, weights: dict[str, Any], rest: dict[str, Any]) -> None:
     """What one process saved, into shards."""
-    set_model_state_dict(learner.model, weights, options=TRAINED)
+    set_model_state_dict(learner.model, weights, options=SOME_WHOLE)
     if optimizer := _named(learner, rest["optimizer"]):
         set_optimizer_state_dict(learner.model, learner.optimizer, optimizer, options=WHOLE)
     if rest["reference"]:

@@ -145,7 +145,7 @@ class LearnerConfig:
     )
     gradient_checkpointing: bool = doc("recompute activations", False)
     offload: bool = doc(
-        "keep weights, gradients, moments and reference in CPU memory; the GPU gets a layer's weights at a time (FSDP2)",
+        "keep weights, gradients, moments and reference in CPU memory; a GPU gets a layer at a time (FSDP2)",
         False,
     )
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)

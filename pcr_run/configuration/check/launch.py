@@ -33,8 +33,14 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
     count = processes(cfg)
     if cfg.rollout.name == "vllm":
         problem = f"not {count}" if count > 1 else "whose weights are on its GPU: not with learner.offload"
-        yield "rollout.name", f"vllm serves one process, {problem}; right: hf, or launch.nproc=1 without learner.offload"
+        yield (
+            "rollout.name",
+            f"vllm serves one process, {problem}; right: hf, or launch.nproc=1 without learner.offload",
+        )
     if cfg.learner.reference_device is not None:
-        yield "learner.reference_device", "the reference is in shards, as the policy is; right: null, or learner.offload"
+        yield (
+            "learner.reference_device",
+            "the reference is in shards, as the policy is; right: null, or learner.offload",
+        )
     if ":" in cfg.device:
         yield "device", f"{cfg.device} is one for {count} processes; right: auto, cpu or cuda"
