@@ -77,7 +77,7 @@ def test_ranks_share_the_weights_and_what_belongs_to_them(ranks: int) -> None:
     assert on_gpu(there) == pytest.approx(on_gpu(here) - on_host(there, ranks) / ranks)
     rows = dict(memory(cfg, card))
     assert f"each of {ranks} GPUs" in rows["memory: learner"]
-    assert "GB of CPU memory" in rows["memory: learner, learner.offload=true"]
+    assert "GB of CPU memory" in rows["memory: learner, launch.offload=true"]
 
 
 @pytest.mark.parametrize("hub_id", SHAPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +62,7 @@ def batch(seed: int) -> Batch:
 def make(case: dict[str, Any]) -> Learner:
     case = dict(case)
     unit, modules, kind = case.pop("unit", "response"), case.pop("modules", "mlp"), case.pop("kind", "untied")
-    resolver, rollout = case.pop("resolver", "pcr"), case.pop("rollout", {})
+    resolver, rollout, offload = case.pop("resolver", "pcr"), case.pop("rollout", {}), case.pop("offload", False)
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
     policy = model(kind)
     if "lora" in case:
@@ -76,6 +77,7 @@ def make(case: dict[str, Any]) -> Learner:
         MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
         steps=10,
         rollout=RolloutConfig(name="hf", temperature=0.7, max_new_tokens=9, **rollout),
+        offload=offload,
     )
 
 
@@ -84,7 +86,7 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
 
     What was saved goes on bit for bit in as many processes.
     """
-    with KeepDouble():
+    with nullcontext() if case.get("optimizer") == "adamw8bit" else KeepDouble():  # it computes in float32
         learner = make(case)
         if before is not None:
             state.restore(learner, before / "step-000001")

@@ -19,12 +19,12 @@ GPUS = (1, 2, 4, 8)
 
 
 def render(overrides: Sequence[str]) -> str:
-    """GB on each GPU, by the number of GPUs, without and with ``learner.offload``."""
+    """GB on each GPU, by the number of GPUs, without and with ``launch.offload``."""
     compose.register()
     with hydra.initialize_config_module("pcr_run.conf", version_base="1.3"):
         cfg = compose.to_config(hydra.compose("config", list(overrides)))
     about = card.read(cfg.model)
-    rows = ["| GPUs | GB on each | with `learner.offload` | and GB of CPU memory |", "|---|---|---|---|"]
+    rows = ["| GPUs | GB on each | with `launch.offload` | and GB of CPU memory |", "|---|---|---|---|"]
     for ranks in GPUS:
         here, there = (parts(cfg, about, ranks, offload) for offload in (False, True))
         if here is None or there is None:

@@ -117,13 +117,13 @@ def on_host(found: list[Part], ranks: int) -> float:
 
 def total(cfg: Config, card: Card) -> float | None:
     """Bytes that the learner needs at most on each of its GPUs; None before the model's shape is known."""
-    found = parts(cfg, card, cfg.launch.nproc, cfg.learner.offload)
+    found = parts(cfg, card, cfg.launch.nproc, cfg.launch.offload)
     return None if found is None else on_gpu(found)
 
 
 def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     """(what, how much and why); one line that says so where the model's shape is not known."""
-    ranks, offload = cfg.launch.nproc, cfg.learner.offload
+    ranks, offload = cfg.launch.nproc, cfg.launch.offload
     found, other = (parts(cfg, card, ranks, each) for each in (offload, not offload))
     if found is None or other is None:
         return [("memory", "not known before the model's files are here")]
@@ -131,7 +131,7 @@ def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
         (f"memory: {part.what}", f"{part.size / 1e9:.2f} GB{' of CPU memory' if part.host else ''} ({part.why})")
         for part in found
     ]
-    for what, each in (("", found), (f", learner.offload={str(not offload).lower()}", other)):
+    for what, each in (("", found), (f", launch.offload={str(not offload).lower()}", other)):
         where = "" if ranks == 1 else f" on each of {ranks} GPUs"
         host = f", and {on_host(each, ranks) / 1e9:.2f} GB of CPU memory" if any(part.host for part in each) else ""
         rows.append((f"memory: learner{what}", f"{on_gpu(each) / 1e9:.2f} GB at most{where}{host}"))

@@ -48,12 +48,14 @@ class Learner:
         *,
         steps: int,
         rollout: RolloutConfig,
+        offload: bool = False,
     ) -> None:
         self.penalty = learner
         if learner.kl_in == "reward":
             learner = dataclasses.replace(learner, beta=0.0)  # in the loss
         self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
-        self.temperature, self.max_new_tokens, self.device = rollout.temperature, rollout.max_new_tokens, model.device
+        self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
+        self.device, self.offload = model.device, offload
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
         self.acting = select(model, resolver.modules, resolver.pattern) if self.resolver.needs_table else []
         self.measured = select(model, measure.modules) if measure.modules else self.acting
@@ -90,7 +92,7 @@ class Learner:
     def _placed(self, model: PreTrainedModel) -> Weights:
         """In shards where this process belongs to a group, else as it is."""
         dtype = torch.bfloat16 if self.cfg.autocast else None  # of the reference too: both round their norms alike
-        return Shards(model, outermost(model), dtype, self.cfg.offload) if together() else Whole(model)
+        return Shards(model, outermost(model), dtype, self.offload) if together() else Whole(model)
 
     @contextmanager
     def whole(self) -> Iterator[None]:

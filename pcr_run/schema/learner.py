@@ -144,10 +144,6 @@ class LearnerConfig:
         Right(lambda value: value in ("auto", True, False), "auto, true or false"),
     )
     gradient_checkpointing: bool = doc("recompute activations", False)
-    offload: bool = doc(
-        "keep weights, gradients, moments and reference in CPU memory; a GPU gets a layer at a time (FSDP2)",
-        False,
-    )
     autocast: bool = doc("bfloat16 matrix products with the weights' dtype kept", False)
     max_nonfinite: int = doc("stop after this many updates with a non-finite gradient in a row", 3, COUNT)
     lora: LoraConfig = field(default_factory=LoraConfig, metadata={"doc": "low-rank adapter"})

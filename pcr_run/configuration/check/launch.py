@@ -15,15 +15,15 @@ def processes(cfg: Config) -> int:
 
 def in_shards(cfg: Config) -> bool:
     """Whether FSDP2 holds the model."""
-    return processes(cfg) > 1 or cfg.learner.offload
+    return processes(cfg) > 1 or cfg.launch.offload
 
 
 def doubts(cfg: Config) -> Iterator[tuple[str, str]]:
     """What is allowed and does nothing."""
     if in_shards(cfg) and cfg.learner.compile is True:
         yield "learner.compile", "layers in shards are not compiled"
-    if cfg.learner.offload and cfg.device == "cpu":
-        yield "learner.offload", "with device=cpu all is in CPU memory already"
+    if cfg.launch.offload and cfg.device == "cpu":
+        yield "launch.offload", "with device=cpu all is in CPU memory already"
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
@@ -32,15 +32,15 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
         return
     count = processes(cfg)
     if cfg.rollout.name == "vllm":
-        problem = f"not {count}" if count > 1 else "whose weights are on its GPU: not with learner.offload"
+        problem = f"not {count}" if count > 1 else "whose weights are on its GPU: not with launch.offload"
         yield (
             "rollout.name",
-            f"vllm serves one process, {problem}; right: hf, or launch.nproc=1 without learner.offload",
+            f"vllm serves one process, {problem}; right: hf, or launch.nproc=1 without launch.offload",
         )
     if cfg.learner.reference_device is not None:
         yield (
             "learner.reference_device",
-            "the reference is in shards, as the policy is; right: null, or learner.offload",
+            "the reference is in shards, as the policy is; right: null, or launch.offload",
         )
     if ":" in cfg.device:
         yield "device", f"{cfg.device} is one for {count} processes; right: auto, cpu or cuda"
