@@ -15,14 +15,22 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --mem=128G
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@600
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail
 
+# Slurm's steps do not inherit this from the job.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+
 cells=$1 sweep=$2
 shift 2
-read -ra cell < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "$cells")
+line=$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$cells")
+if [[ -z $line ]]; then
+  echo "$cells has no line $SLURM_ARRAY_TASK_ID; right: --array=1-$(grep -c . "$cells")" >&2
+  exit 2
+fi
+read -ra cell <<<"$line"
 code=0
 # Each cell gets the directory that its configuration names, so that the same cell finds it again.
 srun pcr-run "hydra.run.dir=$sweep/\${run_name:}" "launch.nproc=${SLURM_GPUS_ON_NODE:-1}" "$@" "${cell[@]}" || code=$?

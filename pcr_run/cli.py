@@ -121,7 +121,8 @@ def job(program: Program, composed: DictConfig) -> Any:
             program.show(cfg, directory)
             return None
         check_rule(cfg)
-        if cfg.launch.nproc > 1 and not launch.is_rank() and result.read(directory).get("status") != "complete":
+        shared = (cfg.launch.nproc > 1 or cfg.launch.offload) and not launch.is_rank()  # one rank has shards too
+        if shared and result.read(directory).get("status") != "complete":
             with _alone_in(directory):
                 return _share(cfg, directory)
         if not launch.speaks():

@@ -14,7 +14,7 @@ import torch.distributed as dist
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
-        *("torch", "transformers", "torch.distributed.fsdp"),
+        *("torch", "transformers", "torch.distributed.fsdp", "peft"),
         *("pcr_run.learner.learner", "pcr_run.rollout.source", "pcr_run.run.state"),
     ]
 )

@@ -50,8 +50,9 @@ def run(script: str, *arguments: str, directory: Path, code: int = 0, **environm
     """Exit code and what was called, with ``srun`` ending by ``code`` and ``scontrol`` noting what it is told."""
     programs = directory / "bin"
     programs.mkdir(exist_ok=True)
+    threads = 'echo "$SRUN_CPUS_PER_TASK ${OMP_NUM_THREADS:-}" > threads'
     for name, body in {
-        "srun": f'printf "srun|" >> calls; printf "%s|" "$@" >> calls; echo >> calls; exit {code}',
+        "srun": f'{threads}; printf "srun|" >> calls; printf "%s|" "$@" >> calls; echo >> calls; exit {code}',
         "scontrol": 'if [[ $1 == show ]]; then echo node7; echo node8; else echo "scontrol|$*" >> calls; fi',
     }.items():
         (programs / name).write_text(f"#!/bin/bash\n{body}\n")
@@ -80,13 +81,24 @@ def test_several_nodes_meet_at_the_first_one(tmp_path: Path) -> None:
     environment = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_GPUS_ON_NODE": "8"}
     ended, (call,) = run("slurm_nodes.sh", "scale=paper", directory=tmp_path, code=1, **environment)
     assert ended == 1  # it failed at once, and is not tried again
-    assert call.startswith("srun|torchrun|--nnodes=2|--nproc-per-node=8|")
-    assert "|--rdzv-endpoint=node7:29500|" in call
+    assert call.startswith("srun|--kill-on-bad-exit=1|torchrun|--nnodes=2|--nproc-per-node=8|")
+    assert "|--rdzv-endpoint=node7:20005|" in call
     assert call.endswith("|-m|pcr_run.cli|scale=paper|")
+    run("slurm_nodes.sh", directory=tmp_path, SLURM_CPUS_PER_TASK="64", **environment)
+    assert (tmp_path / "threads").read_text() == "64 8\n"  # of each torchrun, of each of its processes
+
+
+def test_an_array_that_is_too_long_says_so(tmp_path: Path) -> None:
+    (tmp_path / "cells").write_text("resolver=pcr\n")
+    command = ["bash", LAUNCH / "slurm_array.sh", "cells", "out"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"SLURM_ARRAY_TASK_ID": "2"}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (2, "cells has no line 2; right: --array=1-1\n")
 
 
 def test_an_array_runs_a_line_of_overrides_each(tmp_path: Path) -> None:
-    (tmp_path / "cells").write_text("resolver=pcr seed=0\nresolver=none seed=1\n")
+    (tmp_path / "cells").write_text("resolver=pcr seed=0\nresolver=none seed=1")  # no newline at its end
     environment = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_JOB_ID": "9"}
     ended, calls = run("slurm_array.sh", "cells", "out", "steps=3", directory=tmp_path, code=143, **environment)
     assert ended == 143

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +17,19 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from pcr_run.distributed.ranks import rank, together
+from pcr_run.distributed import ranks
 from pcr_run.distributed.shards import entire
 from pcr_run.errors import RunError
-from pcr_run.learner.batch import Batch
+from pcr_run.learner import share
+from pcr_run.learner.batch import Batch, deal
 from pcr_run.learner.learner import Learner
 from pcr_run.learner.share import shares
+from pcr_run.model import lora
 from pcr_run.model.policy import split
 from pcr_run.rollout import canary
 from pcr_run.rollout.source import Source
 from pcr_run.run import checkpoint, state
-from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
+from pcr_run.schema import LearnerConfig, LoraConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 P, G, T, V = 6, 4, 12, 23
 N = P * G
@@ -37,8 +42,8 @@ def model(kind: str) -> nn.Module:
         return hf.AutoModelForCausalLM.from_config(gpt2, dtype=torch.float64)
     config = hf.Qwen2Config(
         vocab_size=V,
-        hidden_size=12,
-        intermediate_size=18,
+        hidden_size=64 if kind == "wide" else 12,
+        intermediate_size=128 if kind == "wide" else 18,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
@@ -64,20 +69,31 @@ def make(case: dict[str, Any]) -> Learner:
     case = dict(case)
     unit, modules, kind = case.pop("unit", "response"), case.pop("modules", "mlp"), case.pop("kind", "untied")
     resolver, rollout, space = case.pop("resolver", "pcr"), case.pop("rollout", {}), case.pop("space", "gradient")
+    offload = case.pop("offload", False)
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
+    policy = model(kind)
+    if "lora" in case:
+        lora.attach(policy, case["lora"], seed=0)
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:  # off its reference
+                nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(4))
     return Learner(
-        model(kind),
+        policy,
         LearnerConfig(**options),
         ResolverConfig(name=resolver, space=space),
         MeasureConfig(modules=modules, unit=unit, granularity="tensor"),
         steps=10,
         rollout=RolloutConfig(name="hf", temperature=0.7, max_new_tokens=9, **rollout),
+        offload=offload,
     )
 
 
 def learn(case: dict[str, Any], before: Path | None = None, after: Path | None = None) -> dict[str, Any]:
-    """Two steps: metrics, table and weights; or the first, saved ``after`` it, or the second, from one ``before``."""
-    with KeepDouble():
+    """Two steps: metrics, table and weights; or the first, saved ``after`` it, or the second, from one ``before``.
+
+    What was saved goes on bit for bit in as many processes.
+    """
+    with nullcontext() if case.get("optimizer") == "adamw8bit" else KeepDouble():  # it computes in float32
         learner = make(case)
         if before is not None:
             state.restore(learner, before / "step-000001")
@@ -85,15 +101,18 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
         found = [learner.update(batch(step), step) for step in steps]
         if after is not None:
             state.save(after, 1, learner, {}, 2)
+            again = make(case)
+            state.restore(again, after / "step-000001")
+            assert again.update(batch(2), 2) == learner.update(batch(2), 2)
+            for one, other in zip(weights(again).values(), weights(learner).values(), strict=True):
+                assert torch.equal(one, other)
+        merged = whole_and_merged(learner) if "lora" in case else {}
     return {
         "metrics": [metrics for metrics, _ in found],
         "rows": [row for _, rows in found for row in rows],
-        "weights": {name: entire(weight.detach()) for name, weight in learner.model.named_parameters()},
+        "weights": weights(learner),
+        "merged": merged,
     }
-
-
-def learn_all(cases: dict[str, dict[str, Any]], directory: Path) -> dict[str, Any]:
-    return {name: learn(case) for name, case in cases.items()} | {"handed": hand(directory)}
 
 
 def hand(directory: Path) -> dict[str, Any]:
@@ -101,18 +120,47 @@ def hand(directory: Path) -> dict[str, Any]:
     learner = make({"kind": "tied"})
     source, names = Source(learner.weights), []
     for block in source.blocks():
-        assert all(isinstance(weight, DTensor) for weight in learner.model.parameters()) == together()
+        assert all(isinstance(weight, DTensor) for weight in learner.model.parameters()) == ranks.together()
         names.append([name for name, _ in block])
     source.describe(directory)
     source.save(directory)
     with learner.weights.rest():
         expected = canary.expected(split(learner.model), range(16), learner.model.device)
-    agreed = canary.agreed([-1.0 - 0.2 * rank()], [-1.0], 0.5, 3)
+    agreed = canary.agreed([-1.0 - 0.2 * ranks.rank()], [-1.0], 0.5, 3)
     try:
-        canary.agreed([-1.0 - rank()], [-1.0], 0.5, 3)
+        canary.agreed([-1.0 - ranks.rank()], [-1.0], 0.5, 3)
     except RunError as error:
         return {"names": names, "expected": expected, "agreed": agreed, "refused": str(error)}
     raise AssertionError("the second rank's engine is out")
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    return {name: entire(weight.detach()) for name, weight in learner.model.named_parameters()}
+
+
+def whole_and_merged(learner: Learner) -> dict[str, torch.Tensor]:
+    """What ``final/merged`` holds: of ranks, the first one writes it."""
+    policy = learner.model
+    held = state.whole_weights(policy)["state_dict"] if ranks.together() else dict(policy.named_parameters())
+    held = ranks.everyones(held)[0]
+    return {name: weight.detach() for name, weight in lora.merged(policy, lora.base(policy, held), held)}
+
+
+def installed(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those whose packages are here."""
+    missing = {package for package in ("peft", "torchao") if find_spec(package) is None}
+    needed = {name: {"peft"} if "lora" in case else set() for name, case in cases.items()}
+    needed |= {name: {"torchao"} for name, case in cases.items() if case.get("optimizer") == "adamw8bit"}
+    return {name: case for name, case in cases.items() if not needed[name] & missing}
+
+
+def learn_all(cases: dict[str, dict[str, Any]], **places: Path) -> dict[str, Any]:
+    """``learn`` for each case, with a directory for each in ``places``."""
+    return {name: learn(case, **{when: place / name for when, place in places.items()}) for name, case in cases.items()}
+
+
+def learn_and_hand(cases: dict[str, dict[str, Any]], directory: Path) -> dict[str, Any]:
+    return learn_all(cases) | {"handed": hand(directory)}
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -135,16 +183,27 @@ CASES: dict[str, dict[str, Any]] = {
     "preconditioned, everything": {
         **{"space": "preconditioned", "kind": "tied", "modules": "all", "microbatch": 1, "unit": "microbatch"},
     },
+    "preconditioned, split groups": {"space": "preconditioned", "microbatch": 2},
+    "preconditioned, offloaded": {"space": "preconditioned", "offload": True, "tokens": 20, "modules": "all"},
+    "sgd": {"optimizer": "sgd", "schedule": "linear", "lr": 1.0},
+    "average": {"reference": "ema:0.25", "kind": "tied"},
+    "renewed": {"reference": "every:2"},
+    "offloaded": {"offload": True, "tokens": 20},
+    "adapter, offloaded": {"lora": LoraConfig(r=3, alpha=6.0), "offload": True},
+    "adapter, portable": {"lora": LoraConfig(r=1), "engine": "portable", "modules": "all", "kind": "gpt2"},
 }
 
 
-QUICK = ("default", "portable", "query", "tokens", "preconditioned", "preconditioned, portable")
+QUICK = (
+    *("default", "portable", "query", "tokens", "sgd", "average", "adapter, offloaded"),
+    *("preconditioned", "preconditioned, portable", "preconditioned, offloaded"),
+)
 
 
 @pytest.mark.parametrize(("count", "names"), [(2, QUICK), pytest.param(4, tuple(CASES), marks=pytest.mark.slow)])
 def test_ranks_learn_what_one_process_learns(count: int, names: tuple[str, ...], tmp_path: Path) -> None:
-    cases = {name: CASES[name] for name in names}
-    found = processes.together(count, tmp_path, learn_all, cases, tmp_path / "handed")
+    cases = installed({name: CASES[name] for name in names})
+    found = processes.together(count, tmp_path, learn_and_hand, cases, tmp_path / "handed")
     close_to_whole([shared["handed"] for shared in found], tmp_path / "handed")
     for name, case in cases.items():
         alone = learn(case)
@@ -152,23 +211,37 @@ def test_ranks_learn_what_one_process_learns(count: int, names: tuple[str, ...],
             close(shared[name], alone, name)
 
 
+KEPT: dict[str, dict[str, Any]] = {
+    "adamw": {"schedule": "linear"},
+    "sgd": {"optimizer": "sgd", "schedule": "linear", "lr": 1.0},
+    "average": {"reference": "ema:0.25", "kind": "tied"},
+    "adapter": {"lora": LoraConfig(r=3, alpha=6.0)},
+    "eight bits": {"optimizer": "adamw8bit", "kind": "wide"},
+}
+
+
 @pytest.mark.parametrize(("saving", "loading"), [(2, 1), (1, 2), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int, tmp_path: Path) -> None:
-    case: dict[str, Any] = {"schedule": "linear"}
-    for count, arguments in ((saving, (case, None, tmp_path)), (loading, (case, tmp_path, None))):
-        directory = tmp_path / f"ranks of {arguments[1]}".replace("/", "-")
+    cases, places = installed(KEPT), tmp_path / "checkpoints"
+    for when, count in (("after", saving), ("before", loading)):
+        directory = tmp_path / when
         directory.mkdir()
-        found = [learn(*arguments)] if count == 1 else processes.together(count, directory, learn, *arguments)
-    assert checkpoint.newest(tmp_path) == tmp_path / "step-000001"
-    wanted = learn(case)
-    wanted = {**wanted, "metrics": wanted["metrics"][1:], "rows": [row for row in wanted["rows"] if row["step"] == 2]}
-    for each in found:
-        close(each, wanted, "resumed")
-    files = [file for file in (tmp_path / "step-000001").rglob("*") if file.is_file() and file.name != "manifest.json"]
-    for file in files:
+        work = partial(learn_all, **{when: places})
+        found = [work(cases)] if count == 1 else processes.together(count, directory, work, cases)
+    for name, case in cases.items():
+        assert checkpoint.newest(places / name) == places / name / "step-000001"
+        wanted = learn(case)
+        rows = [row for row in wanted["rows"] if row["step"] == 2]
+        for each in found:
+            if name == "eight bits":
+                nearly(each[name]["weights"], wanted["weights"], case)
+            else:
+                close(each[name], {**wanted, "metrics": wanted["metrics"][1:], "rows": rows}, f"{name}, resumed")
+    written = places / "adamw" / "step-000001"
+    for file in [file for file in written.rglob("*") if file.is_file() and file.name != "manifest.json"]:
         kept = file.read_bytes()
         file.write_bytes(kept[:-1])
-        assert file.name in str(checkpoint.damage(tmp_path / "step-000001"))
+        assert file.name in str(checkpoint.damage(written))
         file.write_bytes(kept)
 
 
@@ -186,6 +259,15 @@ def close_to_whole(found: list[dict[str, Any]], directory: Path) -> None:
         close(each["expected"], canary.expected(split(whole), range(16), torch.device("cpu")), "canary")
         assert each["agreed"] == pytest.approx(0.2 * (len(found) - 1))
         assert each["refused"].startswith("rank 1: before step 3 the engine's weights are not the learner's")
+
+
+def nearly(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], case: dict[str, Any]) -> None:
+    """Weights apart by a small part of what they moved: shards quantise moments in blocks of their own."""
+    before = weights(make(case))
+    moved, apart = (
+        torch.cat([(wanted[name] - other[name]).flatten() for name in wanted]).norm() for other in (before, found)
+    )
+    assert apart < 0.1 * moved
 
 
 def close(found: Any, wanted: Any, where: str) -> None:
@@ -212,3 +294,28 @@ def test_shares_are_whole_blocks_and_even() -> None:
     assert [sum(lengths[row] for row in rows) for rows in found] == [24, 20]
     assert shares(lengths, 2, 1) == [list(range(10))]
     assert sorted(map(len, shares(lengths, 5, 3))) == [0, 5, 5]
+
+
+@pytest.mark.parametrize(("budget", "cut"), [(40, False), (12, True)])
+def test_ranks_work_on_one_group_at_a_time_where_groups_are_cut(
+    monkeypatch: pytest.MonkeyPatch, budget: int, cut: bool
+) -> None:
+    lengths, group = [9, 8, 1, 1, 5, 5, 4, 4, 3, 3, 3, 3], 4
+    dealt = partial(deal, rows=8, tokens=budget, most=12, packed=True)
+    monkeypatch.setattr(ranks, "together", lambda: True)
+    monkeypatch.setattr(ranks, "size", lambda: 3)
+    plans = []
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        plans.append(share.own(lengths, [True] * 12, group, dealt, summed=True))
+    assert sorted(row for plan in plans for part in plan for row in part.rows) == list(range(12))
+    found = [[part.ends for part in plan] for plan in plans]
+    assert found[0] == found[1] == found[2]
+    if not cut:
+        assert set(found[0]) == {None}
+        return
+    assert found[0].count(True) == 3
+    at = 0
+    for parts in zip(*plans, strict=True):
+        assert {row // group for part in parts for row in part.rows} == {at}
+        at += parts[0].ends

@@ -19,19 +19,18 @@ GPUS = (1, 2, 4, 8)
 
 
 def render(overrides: Sequence[str]) -> str:
-    """GB on each GPU, by the number of GPUs, without and with shards in CPU memory."""
+    """GB on each GPU, by the number of GPUs, without and with ``launch.offload``."""
     compose.register()
     with hydra.initialize_config_module("pcr_run.conf", version_base="1.3"):
         cfg = compose.to_config(hydra.compose("config", list(overrides)))
     about = card.read(cfg.model)
-    rows = ["| GPUs | GB on each | with CPU offload | and GB of CPU memory |", "|---|---|---|---|"]
-    for ranks in GPUS if cfg.learner.lora.r is None else (1,):
-        found = parts(cfg, about, ranks)
-        if found is None:
+    rows = ["| GPUs | GB on each | with `launch.offload` | and GB of CPU memory |", "|---|---|---|---|"]
+    for ranks in GPUS:
+        here, there = (parts(cfg, about, ranks, offload) for offload in (False, True))
+        if here is None or there is None:
             raise ConfigError("model.path", f"{cfg.model.path}: its shape is not known before its files are here")
-        offloaded = (on_gpu(found, offload=True), on_host(found, ranks)) if ranks > 1 else ()  # FSDP2 does it
-        cells = [f"{number / 1e9:.0f}" for number in (on_gpu(found), *offloaded)]
-        rows.append(f"| {ranks} | " + " | ".join([*cells, *["-"] * (3 - len(cells))]) + " |")
+        numbers = (on_gpu(here), on_gpu(there), on_host(there, ranks))
+        rows.append(f"| {ranks} | " + " | ".join(f"{number / 1e9:.0f}" for number in numbers) + " |")
     return "\n".join(rows) + "\n"
 
 

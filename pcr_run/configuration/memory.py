@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pcr_run.configuration.check.batch import measures
@@ -24,7 +24,7 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes on one GPU, for what and why; ``host``: they are in CPU memory where FSDP2 offloads its shards."""
+    """Bytes of one rank, for what and why; ``host``: in CPU memory, not on its GPU."""
 
     what: str
     size: float
@@ -32,10 +32,11 @@ class Part:
     host: bool = False
 
 
-def parts(cfg: Config, card: Card, ranks: int) -> list[Part] | None:
-    """What one of ``ranks`` GPUs holds; None where the model's shape is not known.
+def parts(cfg: Config, card: Card, ranks: int, offload: bool) -> list[Part] | None:
+    """What each of ``ranks`` processes holds; None where the model's shape is not known.
 
-    Several GPUs share weights, gradients and the optimizer's state evenly (FSDP2); each has its own microbatches.
+    Several GPUs share weights, gradients and the optimizer's state evenly (FSDP2), with ``offload`` in CPU memory; each
+    has its own microbatches.
     """
     N, d, L = card.parameters, card.hidden, card.layers
     if N is None or d is None or L is None:
@@ -49,32 +50,48 @@ def parts(cfg: Config, card: Card, ranks: int) -> list[Part] | None:
     adapter = learner.lora.r is not None
     trained, held = (adapter_weights(cfg, card), wide) if adapter else (N, own)
     state, kept = OPTIMIZERS[learner.optimizer]
-    found = [
-        Part("weights", N * own / ranks, f"{N:,} x {own} bytes{of}", host=True),
-        Part("gradients", trained * held / ranks, f"of {trained:,} trained weights{of}", host=True),
-        Part("optimizer", trained * state(held) / ranks, f"{learner.optimizer}: {kept}{of}", host=True),
-    ]
+    found: list[Part] = []
+
+    def shared(what: str, size: float, why: str) -> None:
+        found.append(Part(what, size / ranks, f"{why}{of}", host=offload))
+
+    shared("weights", N * own, f"{N:,} x {own} bytes")
     if adapter:
-        found.insert(1, Part("adapter", trained * held / ranks, f"rank {learner.lora.r}, {held} bytes{of}", host=True))
-    elif learner.beta > 0 or measures(cfg):
+        shared("adapter", trained * held, f"rank {learner.lora.r}, {held} bytes")
+    shared("gradients", trained * held, f"of {trained:,} trained weights")
+    shared("optimizer", trained * state(held), f"{learner.optimizer}: {kept}")
+    compared = not adapter and (learner.beta > 0 or measures(cfg))
+    if compared:
         waits = "; waits on the CPU between updates" if learner.reference_device else ""
-        copy = N * computed + embeddings * (own - computed)
-        found.append(Part("reference", copy / ranks, f"{computed} bytes a weight{of}{waits}", host=True))
-    if ranks > 1:
-        block = (N - 2 * embeddings) / L
-        size = 2 * block * computed + 2 * embeddings * computed + block * own
-        found.append(Part("gathered", size, "two blocks, the embeddings and the head whole; one block's gradients"))
+        shared("reference", N * computed + embeddings * (own - computed), f"{computed} bytes a weight{waits}")
+    if ranks > 1 or offload:
+        found += _in_flight(N, trained, L, embeddings, own, computed, compared)
     elif learner.autocast and own > computed:
         found.append(Part("weights in bfloat16", N * computed, "while an update is computed"))
     if measures(cfg) and card.feed_forward:
-        mlp = (adapter_weights(cfg, card, MLP) if adapter else 3 * d * card.feed_forward * L) * wide / ranks
-        cut = learner.tokens is not None or learner.microbatch % cfg.rollout.group != 0
-        found.append(Part("g_sta", mlp, f"a copy of the MLP gradients{of}"))
-        if cut:
-            found.append(Part("groups in parts", 2 * mlp, "two more where a group is cut between microbatches"))
+        mlp = (adapter_weights(cfg, card, MLP) if adapter else 3 * d * card.feed_forward * L) * wide
+        shared("g_sta", mlp, "a copy of the MLP gradients")
+        if learner.tokens is not None or learner.microbatch % cfg.rollout.group != 0:
+            shared("groups in parts", 2 * mlp, "two more where a group is cut between microbatches")
     found.append(Part("activations", *_activations(cfg, d, card.feed_forward or 4 * d, L, own, computed)))
     found.append(Part("logits", 4 * LOGITS * 4, "blocks of 128 MiB"))
     return found
+
+
+def _in_flight(
+    N: int, trained: int, layers: int, embeddings: int, own: int, computed: int, compared: bool
+) -> Iterator[Part]:
+    """What is whole on each GPU for a while where the model is in shards."""
+    outside = min(N, 2 * embeddings)  # the head may be the embeddings
+    of_policy, of_reference = outside * own, embeddings * (own + computed) if compared else 0
+    block = (N - outside) / layers
+    why = f"two blocks, embeddings and head whole{', those of the reference too' if compared else ''}"
+    yield Part("gathered", 2 * block * computed + of_policy + of_reference, why)
+    wide = max(4, own)
+    if trained < N:
+        yield Part("gradients of a block", 2 * trained / layers * wide, "two of each weight, before they are in shards")
+    else:
+        yield Part("whole gradients", 2 * block * wide + of_policy, "two of a block's, those of embeddings and head")
 
 
 def adapter_weights(cfg: Config, card: Card, among: Sequence[str] = ()) -> int:
@@ -88,34 +105,36 @@ def adapter_weights(cfg: Config, card: Card, among: Sequence[str] = ()) -> int:
     return (cfg.learner.lora.r or 0) * sum(chosen) * (card.layers or 0)
 
 
-def on_gpu(found: list[Part], offload: bool = False) -> float:
-    """Bytes on each GPU, of ``offload`` with FSDP2's shards in CPU memory."""
-    return sum(part.size for part in found if not (offload and part.host))
+def on_gpu(found: list[Part]) -> float:
+    """Bytes on each GPU."""
+    return sum(part.size for part in found if not part.host)
+
+
+def on_host(found: list[Part], ranks: int) -> float:
+    """Bytes of CPU memory, for all ranks together."""
+    return ranks * sum(part.size for part in found if part.host)
 
 
 def total(cfg: Config, card: Card) -> float | None:
     """Bytes that the learner needs at most on each of its GPUs; None before the model's shape is known."""
-    found = parts(cfg, card, cfg.launch.nproc)
+    found = parts(cfg, card, cfg.launch.nproc, cfg.launch.offload)
     return None if found is None else on_gpu(found)
-
-
-def on_host(found: list[Part], ranks: int) -> float:
-    """Bytes of CPU memory, for all ranks together, where shards are offloaded."""
-    return ranks * sum(part.size for part in found if part.host)
 
 
 def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     """(what, how much and why); one line that says so where the model's shape is not known."""
-    ranks = cfg.launch.nproc
-    found = parts(cfg, card, ranks)
-    if found is None:
+    ranks, offload = cfg.launch.nproc, cfg.launch.offload
+    found, other = (parts(cfg, card, ranks, each) for each in (offload, not offload))
+    if found is None or other is None:
         return [("memory", "not known before the model's files are here")]
-    rows = [(f"memory: {part.what}", f"{part.size / 1e9:.2f} GB ({part.why})") for part in found]
-    each = "" if ranks == 1 else f" on each of {ranks} GPUs"
-    rows.append(("memory: learner", f"{on_gpu(found) / 1e9:.2f} GB at most{each}"))
-    if ranks > 1:
-        host = f"and {on_host(found, ranks) / 1e9:.2f} GB of CPU memory"
-        rows.append(("memory: learner, CPU offload", f"{on_gpu(found, True) / 1e9:.2f} GB at most{each}, {host}"))
+    rows = [
+        (f"memory: {part.what}", f"{part.size / 1e9:.2f} GB{' of CPU memory' if part.host else ''} ({part.why})")
+        for part in found
+    ]
+    for what, each in (("", found), (f", launch.offload={str(not offload).lower()}", other)):
+        where = "" if ranks == 1 else f" on each of {ranks} GPUs"
+        host = f", and {on_host(each, ranks) / 1e9:.2f} GB of CPU memory" if any(part.host for part in each) else ""
+        rows.append((f"memory: learner{what}", f"{on_gpu(each) / 1e9:.2f} GB at most{where}{host}"))
     if cfg.rollout.name == "vllm":
         share = cfg.rollout.engine.get("gpu_memory_utilization", 0.9)
         where = f"GPUs {cfg.rollout.gpus}" if cfg.rollout.gpus else "the learner's GPU, asleep while the learner works"

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 
 from pcr_run.distributed.ranks import size, total
@@ -28,22 +28,30 @@ class Shards:
     """Shards ``model`` over all ranks, each of its ``blocks`` by itself and the rest together, along the first axis.
 
     ``dtype``: what blocks are gathered in (None: their own); the rest, embeddings, final norm and head, keeps its own.
-    Every rank must call the methods in the same order: all of them communicate.
+    ``offload``: shards, of gradients too, stay in CPU memory, and only what is gathered is on the model's device. Every
+    rank must call the methods in the same order: all of them communicate.
     """
 
     spread = True
 
-    def __init__(self, model: nn.Module, blocks: Sequence[nn.Module], dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, blocks: Sequence[nn.Module], dtype: torch.dtype | None = None, offload: bool = False
+    ) -> None:
         self.model, self.blocks = model, list(blocks)
-        self.mesh = init_device_mesh(next(model.parameters()).device.type, (size(),))
+        self.device = next(model.parameters()).device
+        self.mesh = init_device_mesh(self.device.type, (size(),))
+        where = CPUOffloadPolicy(pin_memory=self.device.type == "cuda") if offload else OffloadPolicy()
         for block in self.blocks:
-            fully_shard(block, mesh=self.mesh, mp_policy=MixedPrecisionPolicy(param_dtype=dtype))
-        fully_shard(model, mesh=self.mesh)
+            precision = MixedPrecisionPolicy(param_dtype=dtype)
+            fully_shard(block, mesh=self.mesh, mp_policy=precision, offload_policy=where)
+        fully_shard(model, mesh=self.mesh, offload_policy=where)
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
         inside = {id(p): block for block in self.blocks for p in block.parameters()}
         self._names: dict[nn.Module, list[str]] = {part: [] for part in (*self.blocks, model)}
         for name, parameter in self.parameters.items():
             self._names[inside.get(id(parameter), model)].append(name)
+        self.loose: Collection[str] = frozenset(self._names[model])
+        """Names of what belongs to no block."""
         self._apart: Collection[str] = ()
         self._plain: dict[str, Tensor] = {}
         self._made: set[str] = set()
@@ -100,25 +108,19 @@ class Shards:
             self._done(blocks)
 
     def scatter(self, name: str, gradient: Tensor) -> Tensor:
-        """This rank's shard of the sum over the ranks of a whole gradient."""
+        """This rank's shard of the sum over the ranks of a whole gradient, where the parameter's shard is."""
+        gradient = gradient.to(self.device)
         rows = -(-len(gradient) // size())  # of a shard, the last ones may have fewer or none
         if short := rows * size() - len(gradient):
             gradient = torch.cat([gradient, gradient.new_zeros(short, *gradient.shape[1:])])
         shard = gradient.new_empty(rows, *gradient.shape[1:])
         dist.reduce_scatter_single(shard, gradient.contiguous())
-        return shard[: len(local(self.parameters[name]))]
+        return shard[: len(local(self.parameters[name]))].to(self.parameters[name].device)
 
     def give(self, name: str, shard: Tensor) -> None:
         """Make ``shard`` the parameter's gradient."""
         parameter = self.parameters[name]
-        parameter.grad = DTensor.from_local(
-            shard.to(parameter.dtype),
-            self.mesh,
-            self._placements(name),
-            run_check=False,
-            shape=parameter.shape,
-            stride=parameter.stride(),
-        )
+        parameter.grad = part_of(shard.to(parameter.dtype), like=parameter)
 
     def now(self, name: str) -> nn.Parameter:
         """The parameter as its module has it now: whole, or a shard."""
@@ -127,9 +129,6 @@ class Shards:
     def over_ranks(self, sums: Tensor) -> Tensor:
         """The sum over the ranks."""
         return total(sums)
-
-    def _placements(self, name: str) -> Any:
-        return self.parameters[name].placements  # type: ignore[attr-defined]
 
     @contextmanager
     def _hold(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
@@ -175,6 +174,13 @@ class Shards:
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a tensor; all of it where it is not in shards."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(shard: Tensor, like: Any) -> DTensor:
+    """A tensor in shards as ``like`` is, where it is, of which this rank has ``shard``."""
+    mesh, placements = like.device_mesh, like.placements
+    whole = DTensor.from_local(shard, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
+    return whole.to(like.device)  # type: ignore[return-value]  # ``from_local`` moves it to the mesh's device
 
 
 def entire(tensor: Tensor) -> Tensor:

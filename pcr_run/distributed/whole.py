@@ -15,10 +15,12 @@ class Whole:
     """The methods of ``Shards`` on one rank that has everything."""
 
     spread = False
+    loose: Collection[str] = ()
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self.device = next(model.parameters()).device
 
     def rest(self) -> AbstractContextManager[None]:
         """All is there."""

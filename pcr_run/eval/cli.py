@@ -36,6 +36,8 @@ def check_evaluation(cfg: Config) -> None:
         )
     if processes(cfg) > 1:
         raise ConfigError("launch.nproc", f"{processes(cfg)} processes cannot share a measurement; right: 1")
+    if cfg.launch.offload:
+        raise ConfigError("launch.offload", "a measurement needs the model whole; right: false")
     check(replace(cfg, model=source.find(cfg.model).model))
 
 

@@ -56,17 +56,20 @@ class SquaredNorms:
 
         ``piece`` is not kept as it is: it may change afterwards. ``metric``: as ``dot`` takes it.
         """
-        if rows == self.size:
-            self.sum = self.sum if piece is None else self.sum + square(piece, metric)
-            return
         if self._filled + rows > self.size:
             raise ValueError(f"{rows} rows do not fit into a block of {self.size} that has {self._filled}")
+        self._filled = (self._filled + rows) % self.size
+        self.take(piece, self._filled == 0, metric)
+
+    def take(self, piece: Tensor | None, ends: bool, metric: Tensor | None = None) -> None:
+        """``add`` where ``ends`` says whether the piece is its block's last."""
+        if ends and self._open is None:
+            self.sum = self.sum if piece is None else self.sum + square(piece, metric)
+            return
         if piece is not None:
             self._open = piece.clone() if self._open is None else self._open.add_(piece)
-        self._filled += rows
-        if self._filled == self.size:
-            self.sum = self.sum if self._open is None else self.sum + square(self._open, metric)
-            self._open, self._filled = None, 0
+        if ends and self._open is not None:
+            self.sum, self._open = self.sum + square(self._open, metric), None
 
 
 class Moments:
@@ -74,6 +77,9 @@ class Moments:
 
     ``spread``: the variance's whole is the batch, which lies on several ranks, so that none sees its gradient before
     they are summed; its squared norm is then that of the total.
+
+    ``ends`` is None while a block of ``unit.piece`` rows lies on one rank. Else all ranks work on one block at a time,
+    and it says whether the microbatch is the block's last: its sum then grows in shards, not whole on its rank.
     """
 
     def __init__(self, parameter: nn.Parameter, unit: Unit, spread: bool = False) -> None:
@@ -81,6 +87,8 @@ class Moments:
         self._parameter = parameter
         self._total: Tensor | None = None
         self._shard: Tensor | None = None
+        self.ends: bool | None = None
+        self._blocks = self.wholes if unit.part == 1 else self.parts
 
     def add(self, piece: Tensor | None, rows: int, squares_apart: bool = False, metric: Tensor | None = None) -> None:
         """Add the gradient of the next ``rows`` rows, None where it is 0; the tensor is taken over.
@@ -89,10 +97,9 @@ class Moments:
         """
         if piece is not None:
             piece = piece.to(wide(piece.dtype))
-        if not squares_apart:
-            self.parts.add(piece, rows, metric)
-        if self.wholes is not None:
-            self.wholes.add(piece, rows, metric)
+        for squares in (None if squares_apart else self.parts, self.wholes):
+            if squares is not None and (self.ends is None or squares is not self._blocks):
+                squares.add(piece, rows, metric)
         if piece is not None:
             self._total = piece if self._total is None else self._total.add_(piece)
 
@@ -100,9 +107,14 @@ class Moments:
         """Add squared norms of parts whose gradients come, or came, by ``add``."""
         self.parts.sum = self.parts.sum + row_sum
 
-    def leave(self, scatter: Callable[[Tensor], Tensor]) -> None:
-        """Sum what has come so far over the ranks by ``scatter``, which gives this rank's shard of it."""
+    def leave(self, scatter: Callable[[Tensor], Tensor], metric: Tensor | None = None) -> None:
+        """Sum what has come so far over the ranks by ``scatter``, which gives this rank's shard of it.
+
+        ``metric``: this rank's shard of it.
+        """
         shard = scatter(self._zeros() if self._total is None else self._total)
+        if self.ends is not None and self._blocks is not None:
+            self._blocks.take(shard, self.ends, metric)
         self._shard = shard if self._shard is None else self._shard.add_(shard)
         self._total = None
 

@@ -21,6 +21,8 @@ from pcr_run.gradients.taps import Sink, tap, tappable
 from pcr_run.ragged import Ragged
 from pcr_run.resolver import GradientTable
 
+Forward = Callable[[], Tensor]
+Head = Callable[[Tensor], Cotangents]
 Rule = Callable[[GradientTable, float], tuple[Tensor, Tensor]]
 """A resolver: weights (a, b) of the two gradients from a table and beta, one of each per group."""
 
@@ -72,12 +74,13 @@ class TwoGradients:
         self._by_tap = [name for name in self.names if name in by_tap]
         self._dense = [name for name in self.names if name not in by_tap]
         self._owner: Weights = weights or Whole(model)
+        self._loose = [name for name in self._by_tap if name in self._owner.loose]
         spread = self._owner.spread and self.unit.whole == rows
         parameters = self._owner.parameters
         self._pla = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
         self._sta = {name: Moments(parameters[name], self.unit, spread) for name in self.names}
         self._cut = Cut(layers, recompute, context) if layers else None
-        self._anchor = torch.zeros((), device=next(model.parameters()).device, requires_grad=True)
+        self._anchor = torch.zeros((), device=self._owner.device, requires_grad=True)
         self._pass, self._beta = _Pass.SECOND, 0.0
         self._waiting: dict[str, Tensor] = {}  # cotangents of the first pass, until the second one comes by
         self._layout: Ragged | None = None
@@ -106,13 +109,13 @@ class TwoGradients:
         losses = torch.stack([pla, sta])
         self._pull(losses, Cotangents(losses.new_tensor([1.0, beta]), losses.new_tensor([0.0, 1.0])), beta, rows)
 
-    def add(
-        self, forward: Callable[[], Tensor], head: Callable[[Tensor], Cotangents], beta: float, layout: Ragged
-    ) -> None:
+    def add(self, forward: Forward, head: Head, beta: float, layout: Ragged, ends: bool | None = None) -> None:
         """Add one microbatch: what ``forward`` gives, and what the losses say of it by ``head``.
 
-        ``layout``: its rows as the model's modules see them.
+        ``layout``: its rows as the model's modules see them; ``ends``: see ``Moments``.
         """
+        for moments in (*self._pla.values(), *self._sta.values()):
+            moments.ends = ends
         output = forward()
         self._layout = layout
         at = head(output.detach())
@@ -168,6 +171,7 @@ class TwoGradients:
                 pla = _sum(found_total, None if from_sta is None else -beta * from_sta)
             self._pla[name].add(pla, rows, metric=metric)
             self._sta[name].add(from_sta, rows, metric=metric)
+        for name in (*self._dense, *self._loose):
             self._scatter(name)
         self._layout = None
         self._seen += rows
@@ -204,7 +208,11 @@ class TwoGradients:
 
     def _entire(self, name: str) -> Tensor | None:
         """The metric of a whole parameter, from all ranks, since the gradients of their own rows are whole."""
-        return None if self.metric is None else entire(self.metric(name))
+        return None if self.metric is None else entire(self.metric(name).to(self._owner.device))
+
+    def _own(self, name: str) -> Tensor | None:
+        """This rank's shard of it, where its shard of the parameter is."""
+        return None if self.metric is None else local(self.metric(name))
 
     def _leave(self, name: str, _parameter: nn.Parameter) -> bool:
         """A block is done: what its taps made is summed over the ranks; what is dense was, row by row."""
@@ -213,16 +221,17 @@ class TwoGradients:
         return name in self._pla
 
     def _scatter(self, name: str) -> None:
+        metric = self._own(name)
         for moments in (self._pla[name], self._sta[name]):
-            moments.leave(partial(self._owner.scatter, name))
+            moments.leave(partial(self._owner.scatter, name), metric)
 
     def table(self) -> GradientTable:
         """Gramian entries and variances of each named parameter, float64 [len(names)]; call before ``apply``."""
         seen = int(self._owner.over_ranks(torch.tensor(self._seen)))
         if seen != self.rows:
             raise ValueError(f"the update has {self.rows} rows, but {seen} came")
-        own = ((self._pla[n], self._sta[n], local(self.metric(n)) if self.metric else None) for n in self.names)
-        return measured(own, self.unit, self._owner.over_ranks)
+        found = ((self._pla[name], self._sta[name], self._own(name)) for name in self.names)
+        return measured(found, self.unit, self._owner.over_ranks)
 
     def plasticity(self) -> dict[str, Tensor]:
         """g_pla of each named parameter; call before ``apply``."""
@@ -235,7 +244,7 @@ class TwoGradients:
     def apply(self, a: Float[Tensor, " names"], b: Float[Tensor, " names"]) -> None:
         """Set ``.grad`` of each named parameter to a * g_pla + b * g_sta, in place."""
         for name, a_i, b_i in zip(self.names, a.tolist(), b.tolist(), strict=True):
-            self._owner.give(name, self._pla[name].total.mul_(a_i).add_(self._sta[name].total, alpha=b_i))
+            self._owner.give(name, self._pla.pop(name).total.mul_(a_i).add_(self._sta[name].total, alpha=b_i))
 
     def resolve(
         self, resolver: Rule, beta: float, granularity: str = "layer", acting: Collection[str] | None = None

@@ -72,10 +72,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Indices of rows of a minibatch, maybe none, and whether one of them has an advantage that is not 0."""
+    """Indices of rows of a minibatch, maybe none, and whether one of them has an advantage that is not 0.
+
+    ``ends``: where all ranks work on one group at a time, whether this is the group's last.
+    """
 
     rows: list[int]
     informative: bool
+    ends: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,8 @@ class Minibatch:
 def deal(
     lengths: Sequence[int],
     informative: Sequence[bool],
-    *,
     together: int,
+    *,
     rows: int,
     tokens: int | None,
     most: int,

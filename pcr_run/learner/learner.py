@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -50,12 +49,14 @@ class Learner:
         *,
         steps: int,
         rollout: RolloutConfig,
+        offload: bool = False,
     ) -> None:
         self.penalty = learner
         if learner.kl_in == "reward":
             learner = dataclasses.replace(learner, beta=0.0)  # in the loss
         self.model, self.cfg, self.measure, self.rollout = model, learner, measure, rollout
         self.temperature, self.max_new_tokens = rollout.temperature, rollout.max_new_tokens
+        self.device, self.offload = model.device, offload
         self.resolver, self.granularity = from_config(resolver), resolver.granularity
         self.space = SPACES[resolver.space]
         self.acting = select(model, resolver.modules, resolver.pattern) if self.resolver.needs_table else []
@@ -93,7 +94,7 @@ class Learner:
     def _placed(self, model: PreTrainedModel) -> Weights:
         """In shards where this process belongs to a group, else as it is."""
         dtype = torch.bfloat16 if self.cfg.autocast else None  # of the reference too: both round their norms alike
-        return Shards(model, outermost(model), dtype) if together() else Whole(model)
+        return Shards(model, outermost(model), dtype, self.offload) if together() else Whole(model)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -131,7 +132,7 @@ class Learner:
 
         Layers in shards run as they stand: they are gathered in hooks, which a graph would have to hold.
         """
-        wanted = self.cfg.compile is True or (self.cfg.compile == "auto" and self.model.device.type == "cuda")
+        wanted = self.cfg.compile is True or (self.cfg.compile == "auto" and self.device.type == "cuda")
         if self.weights.spread or not wanted:
             return nullcontext()
         layers = [*outermost(self.model), *(outermost(self.reference) if self.reference is not None else ())]
@@ -189,7 +190,7 @@ class Learner:
         """Log-probs of the sampled tokens under the policy that begins the step, or another; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)
         with self.autocast(), self.weights.rest():
-            for part in self._dealt(lengths, [True] * len(lengths), batch.group, batch.group, len(lengths)):
+            for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
                 new = sampled_logprobs(policy or self.policy, tokens, mask.nonzero().flatten(), self.temperature)
                 old = old.to(new.dtype)
@@ -200,12 +201,12 @@ class Learner:
         return total(old)  # every row is one rank's, 0 on the others
 
     def _dealt(
-        self, lengths: list[int], informative: list[bool], group: int, together: int, most: int
+        self, lengths: list[int], informative: list[bool], block: int, most: int, summed: bool = False
     ) -> list[Microbatch]:
-        """This rank's microbatches, at most ``most`` rows each; ``together`` of them in one where they fit."""
+        """This rank's microbatches, at most ``most`` rows each; a ``block`` in one where it fits."""
         cfg, packed = self.cfg, self.policy.packed
-        dealt = partial(deal, together=together, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
-        return share.own(lengths, informative, math.lcm(group, together), dealt)
+        dealt = partial(deal, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
+        return share.own(lengths, informative, block, dealt, summed)
 
     def _step(self, minibatch: Minibatch, step: int, index: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """One optimizer step: gradients, resolver, clip, AdamW."""
@@ -220,13 +221,14 @@ class Learner:
         with self.autocast(), two, cast:
             block = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
             most = two.max_microbatch
-            for part in self._dealt(minibatch.lengths, minibatch.informative, minibatch.group, block, most):
+            for part in self._dealt(minibatch.lengths, minibatch.informative, block, most, bool(names)):
                 rows = minibatch[part]
                 two.add(
                     partial(self._features, rows.tokens),
                     partial(self._cotangents, rows=rows, sums=sums, two=bool(names)),
                     beta,
                     self.policy.seen(rows.tokens.rows).only(range(len(part.rows))),
+                    part.ends,
                 )
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
         metrics = {
@@ -275,7 +277,7 @@ class Learner:
 
     def autocast(self) -> torch.autocast:
         """A context in the precision of the learner's products."""
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.cfg.autocast)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.autocast)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the weights that the next update depends on."""
@@ -292,6 +294,8 @@ class Learner:
         if "optimizer" in state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate  # of an optimizer without state nothing has come
         if hasattr(self.resolver, "load_state_dict"):
             self.resolver.load_state_dict(state["resolver"])
         self.updater.nonfinite = state["nonfinite"]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from pcr_run.distributed.shards import local
 from pcr_run.model.policy import freeze
 from pcr_run.model.precision import store
 from pcr_run.schema import LearnerConfig
@@ -56,10 +57,12 @@ class Reference:
     @contextmanager
     def here(self) -> Iterator[None]:
         """Inside, the reference is on the policy's device."""
+        if self.place is None:
+            yield
+            return
         nn.Module.to(self.model, self.policy.device)
         yield
-        if self.place is not None:
-            nn.Module.to(self.model, self.place)
+        nn.Module.to(self.model, self.place)
 
     @torch.no_grad()
     def begin(self, step: int) -> None:
@@ -73,11 +76,16 @@ class Reference:
             self.model.load_state_dict(self.policy.state_dict())
             return
         for weight, moved in zip(self.model.parameters(), self.policy.parameters(), strict=True):  # tied ones once
-            weight.lerp_(moved.to(weight), self.kind.rate)
+            local(weight).lerp_(local(moved).to(weight.dtype), self.kind.rate)
+
+    @property
+    def kept(self) -> bool:
+        """Whether a checkpoint needs its weights: neither the start of the run nor that of a step gives them back."""
+        return self.kind.every > 0 and self.kind != Kind.of("old")
 
     def state_dict(self) -> dict[str, Any]:
-        """Its weights, where neither the start of the run nor that of a step gives them back."""
-        return {} if self.kind.every == 0 or self.kind == Kind.of("old") else self.model.state_dict()
+        """Its weights, where they are kept."""
+        return self.model.state_dict() if self.kept else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of ``state_dict``."""

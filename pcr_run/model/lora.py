@@ -88,15 +88,19 @@ def base(model: Any, weights: dict[str, Any]) -> dict[str, Any]:
     return {name.replace(".base_layer.", "."): w for name, w in weights.items() if ".lora_" not in name}
 
 
-def merged(model: Any, weights: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def merged(model: Any, weights: dict[str, Any], adapter: dict[str, Any] | None = None) -> Iterator[tuple[str, Any]]:
     """``base`` weights, those of the layers with an adapter as W + alpha / r B A, made one at a time.
 
-    The sum is rounded once, to W's dtype.
+    ``adapter``: A and B under the model's names for them; None: the model's own. The sum is rounded once, to W's dtype.
     """
-    adapted = {f"{path}.weight": layer for path, layer in layers(model).items()}
+    adapter = dict(model.named_parameters()) if adapter is None else adapter
+    adapted = {f"{path}.weight": (path, layer) for path, layer in layers(model).items()}
     for name, weight in weights.items():
         if name in adapted:
-            change = adapted[name].get_delta_weight("default").detach()
+            path, layer = adapted[name]
+            a, b = (adapter[f"{path}.lora_{side}.default.weight"].detach() for side in "AB")
+            product = (b @ a).T if layer.fan_in_fan_out else b @ a
+            change = product * layer.scaling["default"]
             yield name, (weight.to(change.dtype) + change).to(weight.dtype)
         else:
             yield name, weight
@@ -107,10 +111,9 @@ def save_merged(model: Any, directory: Path, **how: Any) -> None:
     if not attached(model):
         model.save_pretrained(directory, **how)
         return
-    weights = how.pop("state_dict", None)
-    if weights is None:
-        found = base(model, model.state_dict())
-        weights = {name: weight.cpu() for name, weight in merged(model, found)}
+    found = how.pop("state_dict", None)  # of a model in shards
+    found = model.state_dict() if found is None else found
+    weights = {name: weight.cpu() for name, weight in merged(model, base(model, found), found)}
     model._hf_peft_config_loaded = False  # else transformers saves the adapter alone
     try:
         model.save_pretrained(directory, state_dict=weights, **how)

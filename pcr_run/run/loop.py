@@ -154,7 +154,7 @@ def learn(cfg: Config, experience: Experience, learner: Learner, pad: int) -> St
     step, rollout, scores, clock = experience.step, experience.rollout, experience.scores, experience.clock
     with clock("learner"):
         rewards = torch.tensor([score.value for score in scores], dtype=torch.float64).view(-1, rollout.group)
-        batch = collate(cfg, rollout, rewards, pad, learner.model.device)
+        batch = collate(cfg, rollout, rewards, pad, learner.device)
         penalised = {}
         if cfg.learner.kl_in == "reward" and cfg.learner.beta > 0:
             kl = cfg.learner.beta * learner.divergence(batch, step).double().cpu()

@@ -85,12 +85,13 @@ def _run(cfg: Config, directory: Path, own: Path, before: dict[str, Any]) -> dic
         ahead = stack.enter_context(Ahead(cfg, parts.questions, parts.worker, parts.reward, parts.chat.decode))
         if saved is not None:
             ahead.load_state_dict(state.restore(parts.learner, saved))
-        final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, cfg.learner.lora.merge)
+        merge = cfg.learner.lora.merge
+        final = (own, parts.learner.model, parts.chat.tokenizer, parts.settings, merge)
         if first():
             rehearse(*final)
             check_room(cfg, directory, parts.learner.model, start)
         train(cfg, directory, parts, ahead, files, trackers, start)
-        weights = state.whole_weights(parts.learner.model)
+        weights = state.whole_weights(parts.learner.model, frozen=merge or cfg.learner.lora.r is None)
         if not first():
             return {}
         save_final(*final, **weights)

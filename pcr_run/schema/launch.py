@@ -12,4 +12,7 @@ class LaunchConfig:
     """Processes of one run."""
 
     nproc: int = doc("processes that share the model, each with a GPU of its own (FSDP2)", 1, COUNT)
+    offload: bool = doc(
+        "keep weights, gradients, moments and reference in CPU memory; a GPU gets a layer at a time (FSDP2)", False
+    )
     timeout: float = doc("seconds that a process waits for another before the run ends", 1800.0, POSITIVE)

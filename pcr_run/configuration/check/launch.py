@@ -13,29 +13,34 @@ def processes(cfg: Config) -> int:
     return max(cfg.launch.nproc, ranks())
 
 
+def in_shards(cfg: Config) -> bool:
+    """Whether FSDP2 holds the model."""
+    return processes(cfg) > 1 or cfg.launch.offload
+
+
 def doubts(cfg: Config) -> Iterator[tuple[str, str]]:
     """What is allowed and does nothing."""
-    if processes(cfg) > 1 and cfg.learner.compile is True:
-        yield "learner.compile", "the layers of several processes, in shards, are not compiled"
+    if in_shards(cfg) and cfg.learner.compile is True:
+        yield "learner.compile", "layers in shards are not compiled"
+    if cfg.launch.offload and cfg.device == "cpu":
+        yield "launch.offload", "with device=cpu all is in CPU memory already"
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
-    """What one process has for itself."""
-    count = processes(cfg)
-    if count == 1:
+    """What a model in one piece has for itself."""
+    if not in_shards(cfg):
         return
+    count = processes(cfg)
     if cfg.rollout.name == "vllm":
-        yield from _engines(cfg, max(cfg.launch.nproc, local_ranks()))
+        if cfg.launch.offload:
+            yield "rollout.name", "vllm takes weights from the learner's GPU, not with launch.offload; right: hf"
+        else:
+            yield from _engines(cfg, max(cfg.launch.nproc, local_ranks()))
     if cfg.learner.reference_device is not None:
-        yield "learner.reference_device", f"the reference of {count} processes is in shards; leave it out"
-    if cfg.learner.lora.r is not None:
-        yield "learner.lora.r", f"an adapter is trained by one process, not {count}; right: null, or launch.nproc=1"
-    if cfg.learner.optimizer != "adamw":
-        problem = f"{cfg.learner.optimizer} serves one process, not {count}"
-        yield "learner.optimizer", f"{problem}; right: adamw, or launch.nproc=1"
-    if cfg.learner.reference not in ("initial", "old"):
-        problem = f"{cfg.learner.reference} is kept by one process, not {count}"
-        yield "learner.reference", f"{problem}; right: initial or old, or launch.nproc=1"
+        yield (
+            "learner.reference_device",
+            "the reference is in shards, as the policy is; right: null, or launch.offload",
+        )
     if ":" in cfg.device:
         yield "device", f"{cfg.device} is one for {count} processes; right: auto, cpu or cuda"
 

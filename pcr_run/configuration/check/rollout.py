@@ -30,7 +30,7 @@ OURS = {
 
 
 def problems(cfg: Config) -> Iterator[tuple[str, str]]:
-    """What a lag rules out; an adapter that cannot be; unknown or forbidden arguments of the engine, where it is used."""
+    """What a lag rules out; an adapter that cannot be; unknown or forbidden arguments of an engine that is used."""
     if cfg.rollout.lag:
         yield from behind(cfg)
     yield from _lora(cfg)
