@@ -51,6 +51,7 @@ parity: $(VENV)/test.done  ## loss, gradient and log-probs against TRL's on one 
 
 reproduce-embedded: $(VENV)/run.done  ## all experiments on a laptop, hours on 2 cores (see the page); fills docs/reproduction.md
 	$(BIN)/pcr-run -cn paper hydra.launcher.parallel=2 hydra.sweep.dir=outputs/paper-embedded
+	$(BIN)/pcr-run -cn objectives hydra.launcher.parallel=2 hydra.sweep.dir=outputs/paper-embedded
 	$(BIN)/python benchmarks/reproduction.py outputs/paper-embedded
 
 docs: $(VENV)/test.done  ## regenerate the configuration reference

@@ -1,7 +1,8 @@
 """Fill docs/reproduction.md from a report: ``python benchmarks/reproduction.py outputs/paper-embedded``.
 
 Between ``<!-- table NAME -->`` and ``<!-- end -->`` stands the table of that name, and a figure ``results/NAME.png`` is
-that of the report. Both are copied to docs/results/, where a test compares them with the text.
+that of the report. Both are copied to docs/results/, where a test compares them with the text. What belongs to an
+experiment that the sweep does not have stays as it was.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ def fill(sweep: Path, page: Path = DOCS / "reproduction.md") -> None:
     """Make the sweep's report, copy what the page shows of it, and write the page anew."""
     report = build.write([sweep]).parent
     text = page.read_text(encoding="utf-8")
+    there = {path.stem for path in (sweep / "experiments").glob("*.json")}
     (DOCS / "results").mkdir(exist_ok=True)
     for name in BLOCK.findall(text):
-        for ending in ("md", "csv"):
-            shutil.copy(report / "tables" / f"{name}.{ending}", DOCS / "results")
+        if name.partition("-")[0] in there:
+            for ending in ("md", "csv"):
+                shutil.copy(report / "tables" / f"{name}.{ending}", DOCS / "results")
     for name in FIGURE.findall(text):
-        shutil.copy(report / "figures" / f"{name}.png", DOCS / "results")
+        if name.partition("-")[0] in there:
+            shutil.copy(report / "figures" / f"{name}.png", DOCS / "results")
     page.write_text(BLOCK.sub(lambda found: block(found[1]), text), encoding="utf-8")
 
 

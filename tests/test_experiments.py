@@ -7,15 +7,20 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pcr_run
 from pcr_run.configuration.compose import fingerprint
 from pcr_run.report import experiment as declared
+from pcr_run.report.cells import load
+from pcr_run.report.option import named
+from pcr_run.schema import to_dict
 
 pytest_plugins = ["command_line"]
 
 CONF = Path(pcr_run.__file__).parents[1] / "conf"
-NAMES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GRIDS = {path.stem: yaml.safe_load(path.read_text())["grids"] for path in (CONF / "experiment").glob("*.yaml")}
+PAPER = sorted(name for name, grids in GRIDS.items() if "paper" in grids)
 
 OWN = """
 title: Of one's own
@@ -47,8 +52,7 @@ def cells(work: Path) -> list[str]:
     return json.loads((work / "here" / "experiments" / "own.json").read_text())["cells"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("scale", ["embedded", "smollm2", "paper"])
+@pytest.mark.parametrize(("name", "scale"), [(name, scale) for name in sorted(GRIDS) for scale in GRIDS[name]])
 def test_every_experiment_composes_at_every_scale(command, name, scale):
     if scale == "paper" and importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM")
@@ -58,10 +62,9 @@ def test_every_experiment_composes_at_every_scale(command, name, scale):
 
 
 def test_everything_is_all_experiments():
-    for name in ("paper", *NAMES):
-        assert (CONF / f"{name}.yaml").is_file()
+    assert all((CONF / f"{name}.yaml").is_file() for name in ("paper", *GRIDS))
     text = (CONF / "paper.yaml").read_text()
-    assert all(f"experiment@experiments.{name}: {name}\n" in text for name in NAMES)
+    assert [name for name in sorted(GRIDS) if f"experiment@experiments.{name}: {name}\n" in text] == PAPER
 
 
 def test_runs_are_shared_and_told_to_the_report(command, work):
@@ -71,7 +74,7 @@ def test_runs_are_shared_and_told_to_the_report(command, work):
         (line,) = [line for line in ended.out.splitlines() if line.startswith("│ runs")]
         return int(line.split("│")[2])
 
-    assert runs("paper") < sum(map(runs, NAMES))
+    assert runs("paper") < sum(map(runs, PAPER))
 
 
 def test_an_experiment_is_the_union_of_its_grids_and_is_continued(command, work, own):
@@ -84,12 +87,24 @@ def test_an_experiment_is_the_union_of_its_grids_and_is_continued(command, work,
     assert "8 already complete" in again.out
 
 
+def test_figures_of_objectives_show_every_option_that_is_tried(command, work, monkeypatch):
+    found = []
+    monkeypatch.setattr("pcr_run.configuration.dry_run.matrix", found.extend)
+    ended = command("-cn", "objectives", "seed=0", "dry_run=true", "hydra.sweep.dir=here")
+    assert ended.code == 0, ended.err
+    for cfg, directory in found:
+        directory.mkdir(parents=True)
+        (directory / "config.yaml").write_text(yaml.safe_dump(to_dict(cfg), sort_keys=False))
+    tried = [cell.option for cell in named(load(work / "here"))]
+    assert len(set(tried)) == len(tried) > 10
+    figures = yaml.safe_load((CONF / "experiment" / "objectives.yaml").read_text())["figures"]
+    assert {option for figure in figures for option in figure["where"]["option"]} == set(tried)
+
+
 def test_each_of_its_runs_can_be_typed_without_it(command, work, own):
     command(*own, "seed=0")
     (cell,) = [cell for cell in cells(work) if "fixed0.2" in cell]
     command("resolver=fixed", "resolver.alpha=0.2", "hydra.run.dir=alone")
-    import yaml
-
     configs = [yaml.safe_load((place / "config.yaml").read_text()) for place in (work / "alone", work / "here" / cell)]
     assert fingerprint(configs[0]) == fingerprint(configs[1])
     assert cell.endswith(fingerprint(configs[0]))

@@ -10,6 +10,7 @@ from fake_sweep import cell, declare, measured, training
 from pcr_run.errors import ConfigError
 from pcr_run.report import build, experiment
 from pcr_run.report.experiment import Figure, Table
+from pcr_run.report.tables import tables
 
 RIGHT = {
     "title": "Fig. 4a",
@@ -131,3 +132,28 @@ def test_too_many_lines_become_one_value_of_each_number(tmp_path):
     (found,), _ = build.collect([tmp_path])
     curves = next(figure for figure in found.figures if figure.kind == "curves")
     assert (curves.by, curves.where) == (("resolver.name",), {"learner.beta": 0.3})
+
+
+def test_option_is_what_a_run_changes(tmp_path):
+    runs = [
+        cell(tmp_path, "none", 0, [0.1], [0.5]),
+        cell(tmp_path, "none", 1, [0.1], [0.6]),
+        cell(tmp_path, "pcr", 0, [0.1], [0.7]),
+        cell(tmp_path, "none", 0, [0.1], [0.8], beta=0.0, lr=2e-3),
+        cell(tmp_path, "none", 1, [0.1], [0.9], beta=0.0, lr=2e-3),
+    ]
+    declare(tmp_path, "mine", runs, tables=[{"rows": ["option"], "against": {"option": "baseline"}}])
+    (found,), _ = build.collect([tmp_path])
+    changed = "learner.beta=0 learner.lr=0.002"
+    assert [each.option for each in found.cells] == ["baseline", "baseline", "resolver=pcr", changed, changed]
+    scores, details = tables(found, found.tables[0], "mine")
+    assert [(row["option"], row["n"]) for row in scores.rows] == [
+        ("before training", 2),
+        ("baseline", 2),
+        ("resolver=pcr", 1),
+        (changed, 2),
+    ]
+    (row,) = [row for row in details.rows if (row["option"], row["benchmark"]) == (changed, "math")]
+    assert (row["against"], row["difference"].value) == ("baseline", pytest.approx(30))
+    only = {"option": ["baseline", "resolver=pcr"]}
+    assert sum(each.matches(only) for each in found.cells) == 3

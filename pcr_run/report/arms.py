@@ -64,7 +64,9 @@ def legend(values: Values, keys: Sequence[str]) -> str:
     parts = []
     for key, value in zip(keys, values, strict=True):
         last = key.split(".")[-1]
-        plain = last in ("name", "builtin", "path")
-        if value:
+        if key == "option":
+            parts.append(value)
+        elif value:
+            plain = last in ("name", "builtin", "path")
             parts.append(value.rstrip("/").split("/")[-1] if plain else f"{last} {value}")
     return ", ".join(parts) or "all runs"

@@ -22,11 +22,15 @@ READ_BY = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One run directory: its configuration as flat ``{dotted key: value}``, its result, and its records when asked."""
+    """One run directory: its configuration as flat ``{dotted key: value}``, its result, and its records when asked.
+
+    ``option``: what it changes of what the runs of its experiment have in common (``option.named``).
+    """
 
     directory: Path
     config: dict[str, Any]
     result: dict[str, Any]
+    option: str = ""
 
     @property
     def complete(self) -> bool:
@@ -81,7 +85,9 @@ class Cell:
         return [line for line in jsonl.read(self.directory / f"{name}.jsonl") if isinstance(line, dict)]
 
     def value(self, key: str) -> Any:
-        """A value of the configuration; None for an option that the cell's rule does not read."""
+        """A value of the configuration, or its ``option``; None for what the cell's rule does not read."""
+        if key == "option":
+            return self.option
         rule = str(self.config.get("resolver.name"))
         if key in READ_BY and rule not in READ_BY[key] and ":" not in rule:
             return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from pcr_run.errors import ConfigError
 from pcr_run.report.cells import Cell, varied
+from pcr_run.report.option import named
 
 PRINTED = ("table1",)
 LINES = 12
@@ -148,7 +149,7 @@ def experiment(given: Mapping[str, Any], cells: Sequence[Cell], missing: Sequenc
     plain = {key: given[key] for key in ("title", "source", "scale", "text", "order") if given.get(key) is not None}
     return Experiment(
         given["name"],
-        tuple(cells),
+        named(cells),
         tuple(missing),
         **{"title": given["name"], **plain},
         tables=tuple(Table(**_frozen(table)) for table in given.get("tables") or []),

@@ -17,6 +17,8 @@ from pcr_run.report.printed import Line
 
 AVERAGE = "average"
 BEFORE = "before training"
+TRAINED = ("resolver", "measure", "learner", "rollout", "reward", "steps", "option")
+"""Groups of keys that say how a model is trained, not which one it was before."""
 Groups = Mapping[Values, Mapping[int, Cell]]
 
 SCORES = (
@@ -55,7 +57,7 @@ def tables(experiment: Experiment, table: Table, where: str) -> list[Grid]:
 def _lines(table: Table, groups: Groups, names: Sequence[str]) -> Iterator[Line]:
     """A line an arm; before the arms that began with the same model, one for that model."""
     keys = table.rows
-    trained = [key.split(".")[0] in ("resolver", "measure", "learner", "steps") for key in keys]
+    trained = [key.split(".")[0] in TRAINED for key in keys]
     begun: set[Values] = set()
     for values, seeds in groups.items():
         origin = tuple("" if own else value for value, own in zip(values, trained, strict=True))
