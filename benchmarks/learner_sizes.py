@@ -20,7 +20,7 @@ class Size:
     tokens: int
     rows: int  # of TRL's microbatch
     checkpointing: bool = False
-    steps: int = 1  # that count
+    rounds: int = 5
 
 
 def qwen2(hidden: int, inner: int, layers: int, heads: int) -> Callable[[], object]:
@@ -42,7 +42,7 @@ def tiny() -> object:
 
 
 SIZES = {
-    "tiny": Size(tiny, 16, 8, (6, 40), (8, 48), tokens=4096, rows=32, steps=5),
+    "tiny": Size(tiny, 16, 8, (6, 40), (8, 48), tokens=4096, rows=32, rounds=11),
     "smollm2": Size(smollm2, 8, 4, (16, 56), (8, 48), tokens=1024, rows=8),
     "qwen2_0p5b": Size(qwen2(896, 4864, 24, 14), 8, 8, (64, 160), (128, 1024), tokens=8192, rows=8),
     "qwen2_1p5b": Size(qwen2(1536, 8960, 28, 12), 4, 8, (64, 160), (256, 2048), 16_384, rows=8, checkpointing=True),

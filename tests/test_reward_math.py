@@ -195,14 +195,13 @@ def test_numbers_of_the_question_earn_nothing_unless_they_are_the_answer(reward)
     assert [score.verdict for score in scores] == ["wrong", "correct", "correct"]
 
 
-def test_plain_numbers_start_no_process_and_cost_microseconds():
-    made = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig())
-    start = time.monotonic()
+def test_plain_numbers_start_no_process(monkeypatch):
+    made, started = make(RewardConfig(name="verifier", verifier="math"), SandboxConfig()), []
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **_: started.append(command))
     scores = made(items(*["42"] * 1000), [rf"\boxed{{{number}}}" for number in range(1000)])
-    assert time.monotonic() - start < 0.5
-    assert sum(score.value for score in scores) == 1
-    assert not made._pool._idle
     made.close()
+    assert sum(score.value for score in scores) == 1
+    assert not started
 
 
 def test_an_answer_that_hangs_is_a_timeout_and_the_others_are_judged(reward):
