@@ -48,7 +48,7 @@ def table(space: str = "gradient", autocast: bool = False, **options: object) ->
     model = policy()
     learner = Learner(
         model,
-        LearnerConfig(beta=0.5, lr=1e-9, autocast=autocast, **options),
+        LearnerConfig(beta=0.5, lr=1e-9, autocast=autocast and space == "gradient", **options),
         ResolverConfig(name="pcr", granularity="tensor", space=space),
         MeasureConfig(),
         steps=1,
@@ -59,7 +59,6 @@ def table(space: str = "gradient", autocast: bool = False, **options: object) ->
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             parameter.add_(0.1 * parameter.std().nan_to_num(1.0) * noise.to(DEVICE))
     if space == "preconditioned":
-        learner.cfg.autocast = False
         learner.update(batch(), 1)
         learner.cfg.autocast = autocast
     _, rows = learner.update(batch(), 2)
