@@ -40,13 +40,16 @@ def batch() -> Batch:
     return Batch(*(tensor.to(DEVICE) for tensor in tensors), G)
 
 
-def table(**options: object) -> dict[str, torch.Tensor]:
-    """Columns over the MLP tensors, of one update of a policy that has left its reference."""
+def table(space: str = "gradient", autocast: bool = False, **options: object) -> dict[str, torch.Tensor]:
+    """Columns over the MLP tensors, of one update of a policy that has left its reference.
+
+    ``space``: of the resolver; its metric is that of a float32 update, at a rate that moves nothing.
+    """
     model = policy()
     learner = Learner(
         model,
-        LearnerConfig(beta=0.5, lr=1e-9, **options),
-        ResolverConfig(name="pcr", granularity="tensor"),
+        LearnerConfig(beta=0.5, lr=1e-9, autocast=autocast and space == "gradient", **options),
+        ResolverConfig(name="pcr", granularity="tensor", space=space),
         MeasureConfig(),
         steps=1,
         rollout=RolloutConfig(name="hf", max_new_tokens=54),
@@ -55,7 +58,10 @@ def table(**options: object) -> dict[str, torch.Tensor]:
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
             parameter.add_(0.1 * parameter.std().nan_to_num(1.0) * noise.to(DEVICE))
-    _, rows = learner.update(batch(), 1)
+    if space == "preconditioned":
+        learner.update(batch(), 1)
+        learner.cfg.autocast = autocast
+    _, rows = learner.update(batch(), 2)
     return {key: torch.tensor([row[key] for row in rows]) for key in ("pp", "ps", "ss", "var_pla", "var_sta")}
 
 
@@ -82,6 +88,12 @@ def test_every_way_gives_the_float32_table_up_to_rounding(exact, way) -> None:
         off = (found[key] - values).abs() / (scale if key == "ps" else values)
         assert off.max() < 0.05, (key, off)
         assert off.mean() < 0.02, (key, off)
+
+
+def test_products_in_bfloat16_are_weighed_in_float32() -> None:
+    found, wanted = (table("preconditioned", autocast, **WAYS["twin, tokens"]) for autocast in (True, False))
+    for key in ("pp", "ss", "var_pla", "var_sta"):
+        assert ((found[key] - wanted[key]).abs() / wanted[key]).max() < 0.05, key
 
 
 @pytest.mark.parametrize("way", WAYS)

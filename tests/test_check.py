@@ -363,6 +363,7 @@ def _leaves(node, prefix=""):
         ("learner.kl=k1", "zero expected gradient"),
         ("learner.reference=old", "always 0"),
         ("evaluation.temperature=0", "greedy"),
+        ("resolver.space=preconditioned steps=1", "before there are moments"),
         ("rollout.group=1 learner.microbatch=1 learner.advantage=dr_grpo measure.unit=query", "only the KL term"),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_resumed_learner_goes_on_bit_for_bit(optimizer: str) -> None:
 
     def fresh() -> Learner:
         torch.manual_seed(0)
-        return learner(learned.llama().float(), optimizer=optimizer)
+        return learner(learned.llama(), optimizer=optimizer)
 
     whole, first, second = fresh(), fresh(), fresh()
     rows = [whole.update(learned.batch(), step) for step in (1, 2, 3)]
@@ -239,7 +239,7 @@ def test_weights_without_a_history_count_for_nothing() -> None:
 
 def moments(model: nn.Module, factor: float) -> Callable[[str], Tensor]:
     """The metric after one step of AdamW at rate 0 with gradients that are ``factor`` times those of the sum."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, eps=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, eps=1e-30)
     model.zero_grad()
     (factor * sum(measured.losses(model, *measured.batch()))).backward()
     optimizer.step()
@@ -293,16 +293,3 @@ def test_what_is_projected_in_the_metric_is_a_step_that_leaves_the_other_loss_al
         changes[space] = abs(change({name: metric(name) * named[name].grad for name in names}))
     assert changes["preconditioned"] < 1e-6 * changes["none"]
     assert changes["gradient"] > 1e-3 * changes["none"]
-
-
-def test_products_in_bfloat16_are_weighed_in_float32() -> None:
-    tables = []
-    for autocast in (False, True):
-        torch.manual_seed(0)
-        model = learned.llama().float()
-        found = learner(model, autocast=autocast)
-        learned.drift(model)
-        tables.append([found.update(learned.batch(), step)[1] for step in (1, 2)][-1])
-    for exact, short in zip(*tables, strict=True):
-        for column in ("pp", "ss", "var_pla", "var_sta"):
-            assert short[column] == pytest.approx(exact[column], rel=0.2), column

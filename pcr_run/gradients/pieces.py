@@ -35,7 +35,7 @@ def add_weight(
     for weight, b in objectives:
         if b is None:
             for start in range(0, len(layout), step):
-                weight.add(None, min(step, len(layout) - start), by_row)
+                weight.add(None, min(step, len(layout) - start), by_row, metric)
             continue
         if grams is not None:
             weight.add_squares(grams.squares(b))

@@ -36,9 +36,11 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
 
 
 def doubts(cfg: Config) -> Iterator[tuple[str, str]]:
-    """A built-in rule that would anchor on noise."""
+    """A built-in rule that would anchor on noise; a metric that no update would see."""
     if cfg.learner.kl == "k1" and cfg.resolver.name in ANCHORED:
         yield "learner.kl", ANCHORS_ON_NOISE.format(cfg.resolver.name)
+    if cfg.resolver.space == "preconditioned" and cfg.steps * cfg.learner.epochs * cfg.learner.minibatches == 1:
+        yield "resolver.space", "the only update comes before there are moments: it is resolved in gradient space"
 
 
 def check_rule(cfg: Config) -> None:
