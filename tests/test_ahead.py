@@ -256,7 +256,7 @@ def test_the_first_step_is_on_policy_and_later_ones_are_not(whole: Path) -> None
 def await_step(directory: Path, step: int) -> None:
     """Wait until a run has done so many steps."""
     metrics = directory / "metrics.jsonl"
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not metrics.exists() or metrics.read_text().count("\n") < step:
         assert time.monotonic() < end
         time.sleep(0.01)

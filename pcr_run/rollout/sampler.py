@@ -31,7 +31,8 @@ class Sampler:
         self, model: dict[str, Any], device: str, threads: int, eos: Sequence[int], pad: int, batch: int
     ) -> None:
         torch.set_num_threads(threads)
-        self.model = AutoModelForCausalLM.from_pretrained(**model).to(device).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**model)
+        self.model = loaded.to(device).eval()
         self.worker = HFWorker(self.model, eos, pad, batch)
 
     @torch.no_grad()
