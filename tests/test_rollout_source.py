@@ -14,9 +14,11 @@ from torch import nn
 from pcr_run.distributed import ranks
 from pcr_run.distributed.whole import Whole
 from pcr_run.errors import ConfigError
+from pcr_run.model import lora
 from pcr_run.rollout.arguments import adapter, gpus
 from pcr_run.rollout.engine import without_rank
 from pcr_run.rollout.source import Source
+from pcr_run.schema import LoraConfig
 
 SHAPE = {
     "vocab_size": 31,
@@ -64,6 +66,24 @@ def test_blocks_together_are_a_checkpoint(config: hf.PretrainedConfig, tmp_path:
         assert declared == [(name, weight.shape, weight.dtype) for name, weight in source]
     assert source.bytes == sum(weight.nbytes for weight in wanted.values())
     assert source.largest == max(p.nbytes for p in model.parameters())
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_blocks_are_those_of_the_base_model_or_with_the_change_of_its_adapter(merged: bool) -> None:
+    pytest.importorskip("peft")
+    model = hf.AutoModelForCausalLM.from_config(hf.Qwen2Config(**SHAPE))
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    lora.attach(model, LoraConfig(r=2, targets=["up_proj"]), seed=0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(weight)
+    source = Source(ByLayer(model), merged)
+    found = dict(source)
+    assert found.keys() == before.keys()
+    assert {name for name in found if not torch.equal(found[name], before[name])} == (
+        {f"model.layers.{number}.mlp.up_proj.weight" for number in range(2)} if merged else set()
+    )
+    assert [(name, empty.shape) for name, empty in source.shapes()] == [(name, w.shape) for name, w in source]
 
 
 @pytest.mark.parametrize(

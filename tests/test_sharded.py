@@ -126,7 +126,7 @@ def hand(directory: Path) -> dict[str, Any]:
     source.save(directory)
     with learner.weights.rest():
         expected = canary.expected(split(learner.model), range(16), learner.model.device)
-    agreed = canary.agreed([-1.0 - 0.2 * ranks.rank()], [-1.0], 0.5, 3)
+    agreed = canary.agreed([-1.0 - 0.2 * ranks.rank()], [-1.0], 1.0, 3)
     try:
         canary.agreed([-1.0 - ranks.rank()], [-1.0], 0.5, 3)
     except RunError as error:

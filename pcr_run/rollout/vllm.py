@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -46,9 +46,9 @@ class VLLMWorker:
         status: Callable[[str], None],
     ) -> None:
         self.cfg, self.weights, self.eos, self.status = cfg, weights, list(eos), status
-        self.model: Any = weights.model
         self.adapts = cfg.rollout.lora == "adapter"
         self.source = Source(weights, merged=not self.adapts)
+        self.model = self.source.model
         self.backend = backend(cfg.rollout, self.model.device.type)
         self.arguments = arguments(cfg, self.model)
         with self._here():
