@@ -1,6 +1,7 @@
 # The GPU image: pcr-run on the official vLLM image, which brings CUDA, torch and transformers.
 #   docker build -t pcr-run .
-#   docker run --gpus all --ipc=host -v "$PWD/outputs:/work/outputs" pcr-run resolver=pcr task=math
+#   docker run --gpus all --ipc=host --init -v "$PWD/outputs:/work/outputs" -v hub:/work/hub -e HF_HOME=/work/hub \
+#     pcr-run scale=paper resolver=pcr
 # The tests lint this file and resolve what it installs (make test-docker-lines); they do not build it. The mounted
 # directory must be writable for user 10001.
 FROM vllm/vllm-openai:v0.32.0

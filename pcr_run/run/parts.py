@@ -69,8 +69,15 @@ def assemble(
     chat = model.chat(cfg.model, tokenizer)
     rewards = Rewards(cfg, chat, device, stack)
     questions = training_questions(cfg, chat, main.train)
-    how = {"steps": cfg.steps, "rollout": cfg.rollout, "offload": cfg.launch.offload}
-    learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, **how)
+    learner = Learner(
+        policy,
+        cfg.learner,
+        cfg.resolver,
+        cfg.measure,
+        steps=cfg.steps,
+        rollout=cfg.rollout,
+        offload=cfg.launch.offload,
+    )
     evaluator = make_evaluator(cfg, chat, measured_tasks(cfg, main, others), rewards, harness)
     check_prompts(cfg, evaluator)
     sampler = make_worker(cfg, learner.weights, chat.tokenizer, questions[0].prompt, directory, status)
