@@ -294,12 +294,17 @@ def test_a_disk_without_room_is_told_before_the_first_step(
 ) -> None:
     policy, _ = load(ModelConfig(path=str(untrained)))
     weights = sum(weight.nbytes for weight in policy.parameters())
+    short = sum(weight.numel() for weight in policy.parameters() if weight.numel() >= 4096)  # embeddings, whole blocks
+    for number in range(there):
+        (tmp_path / "checkpoints" / f"step-{number:06d}").mkdir(parents=True)
     cfg = Config(steps=10, checkpoint=CheckpointConfig(every=every, keep=keep))
-    needed = weights * (1 + 3 * states) + saving.SPARE
-    for free, refused in ((needed + 100_000, False), (needed - 1, True)):
-        monkeypatch.setattr(saving.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        with pytest.raises(ConfigError, match="GB free") if refused else nullcontext():
-            saving.check_room(cfg, tmp_path, policy, step=0)
+    eight_bits = weights + 2 * 4 * (weights // 4 - short) + int(2 * (1 + 4 / 256) * short)
+    for cfg.learner.optimizer, state in (("adamw", 3 * weights), ("adamw8bit", eight_bits)):
+        needed = weights + states * state + saving.SPARE
+        for free, refused in ((needed, False), (needed - 1, True)):
+            monkeypatch.setattr(saving.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+            with pytest.raises(ConfigError, match="GB free") if refused else nullcontext():
+                saving.check_room(cfg, tmp_path, policy, step=0)
 
 
 def test_no_step_is_an_evaluation_and_a_result(tmp_path: Path) -> None:

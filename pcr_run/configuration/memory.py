@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pcr_run.configuration.check.batch import measures
 from pcr_run.model.card import Card
 from pcr_run.schema import Config
+from pcr_run.schema.learner import SMALL, STATES
 
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 LOGITS = 2**25
 """Entries of a block of logits (``model.policy.LOGITS_AT_ONCE``); four of them are alive at once."""
-OPTIMIZERS: dict[str, tuple[Callable[[int], float], str]] = {
-    "adamw": (lambda own: 2 * own, "two moments"),
-    "adamw8bit": (lambda own: 2 * (1 + 4 / 256), "two moments of 8 bits, a float32 scale for each 256"),
-    "sgd": (lambda own: 0, "nothing"),
-}
-"""Bytes a trained weight that an optimizer keeps, by the weight's own, and of what."""
-
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -48,11 +42,11 @@ def parts(cfg: Config, card: Card, ranks: int) -> list[Part] | None:
     of = "" if ranks == 1 else f", 1/{ranks} of it"
     adapter = learner.lora.r is not None
     trained, held = (adapter_weights(cfg, card), wide) if adapter else (N, own)
-    state, kept = OPTIMIZERS[learner.optimizer]
+    state, kept = STATES[learner.optimizer]
     found = [
         Part("weights", N * own / ranks, f"{N:,} x {own} bytes{of}", host=True),
         Part("gradients", trained * held / ranks, f"of {trained:,} trained weights{of}", host=True),
-        Part("optimizer", trained * state(held) / ranks, f"{learner.optimizer}: {kept}{of}", host=True),
+        Part("optimizer", trained * state(held, SMALL) / ranks, f"{learner.optimizer}: {kept}{of}", host=True),
     ]
     if adapter:
         found.insert(1, Part("adapter", trained * held / ranks, f"rank {learner.lora.r}, {held} bytes{of}", host=True))
