@@ -60,6 +60,7 @@ BAD = [
     ),
     ("evaluation.tasks.mat.name=x", "evaluation.tasks.mat", "did you mean evaluation.tasks.math"),
     ("rollout.engine.x=1", "rollout.engine.x", "+rollout.engine.x="),
+    ("+task@evaluation.tasks.x=code", "task@evaluation.tasks.x", "like gsm8k"),
     ("zzz.zzz.zzz=1", "zzz", "no such key; right: scale"),
     ("measure.zzz=1", "measure.zzz", "right: measure."),
     ("resolver=prc", "resolver", "did you mean pcr?"),
