@@ -124,14 +124,16 @@ class CellsLauncher(Launcher):
 
     def _conclude(self, cells: Sequence[Cell]) -> None:
         from pcr_run.report import summary
+        from pcr_run.report.cells import load
 
-        summary.show(self.sweep)
+        self.read = load(self.sweep)
+        summary.show(self.sweep, self.read)
 
     def _report(self, cells: Sequence[Cell]) -> None:
         if cells[0].cfg.tracker.report:
             from pcr_run.report import build
 
-            build.softly(self.sweep)
+            build.softly(self.sweep, self.read)
 
     def _checked(self, job_overrides: Sequence[Sequence[str]]) -> list[Cell]:
         """The cells, each of a different configuration; raises ``ConfigError`` for the first that is not right."""

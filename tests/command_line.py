@@ -42,7 +42,7 @@ def command(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     from pcr_run import cli
     from pcr_run.report import build
 
-    monkeypatch.setattr(build, "softly", lambda directory: None)  # takes seconds; tests/test_report_made.py has it
+    monkeypatch.setattr(build, "softly", lambda *_: None)  # takes seconds; tests/test_report_made.py has it
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     terminal = logging.getLogger("pcr_run").handlers
     monkeypatch.setitem(sys.modules, "pcr_run.run.run", None)  # to be put back

@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
+from brute_force import ARCHITECTURES
 from hypothesis import given
 from hypothesis import strategies as st
-from test_gradients import ARCHITECTURES
 from test_learner import batch, drift, gradients, llama, make
 
 from pcr_run.learner.batch import deal

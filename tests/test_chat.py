@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import in_process
 import pytest
 from transformers import AutoTokenizer
 
@@ -92,18 +91,17 @@ def test_a_program_inside_a_thought_is_no_answer():
     assert (thought.verdict, answered.verdict) == ("unparsed", "correct")
 
 
-def test_a_run_pays_no_answer_of_an_open_thought_and_counts_them(untrained: Path, tmp_path: Path):
+def test_a_run_pays_no_answer_of_an_open_thought_and_counts_them(untrained: Path, tmp_path: Path, capfd):
     (tmp_path / "template.jinja").write_text(BODY + "<think>\n{% endif %}")
-    command = [sys.executable, "-m", "pcr_run.cli", "steps=1", "rollout.prompts=2", "rollout.group=4"]
-    command += ["learner.microbatch=8", "rollout.max_new_tokens=8", f"model.path={untrained}", "evaluation.questions=2"]
-    command += [f"model.chat_template={tmp_path}/template.jinja", f"hydra.run.dir={tmp_path}/run", "evaluation.n=2"]
-    done = subprocess.run([*command, "tracker.wandb.mode=disabled"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    arguments = ["steps=1", "rollout.prompts=2", "rollout.group=4", "learner.microbatch=8", "rollout.max_new_tokens=8"]
+    arguments += [f"model.path={untrained}", "evaluation.questions=2", "evaluation.n=2", "tracker.report=false"]
+    arguments += [f"model.chat_template={tmp_path}/template.jinja", f"hydra.run.dir={tmp_path}/run"]
+    assert in_process.run(*arguments, "tracker.wandb.mode=disabled") == 0
     (line,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert (line["unclosed_thoughts"], line["pass_rate"]) == (1.0, 0.0)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["scores"]["math"]["after"]["unclosed_thoughts"] == 1.0
-    assert "100.0% of the answers never ended their thought" in done.stdout
+    assert "100.0% of the answers never ended their thought" in capfd.readouterr().out
 
 
 def test_a_dry_run_shows_a_prompt_with_its_special_tokens(command, untrained: Path, tmp_path: Path):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 import transformers as hf
+from brute_force import ARCHITECTURES, G, N, agree, brute, collect, layers
 from test_bfloat16 import batch as ragged
 from test_bfloat16 import policy
-from test_gradients import ARCHITECTURES, G, N, brute, collect, layers, variance
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -55,21 +55,7 @@ def test_means_gramian_and_variances_equal_one_backward_per_response(name: str, 
     with Compiled(outermost(model), "aot_eager"):
         two = collect(model, names, [size] * (N // size), "response", **cut)
     assert counters["stats"]["unique_graphs"] > 0
-    table = two.table()
-    for k, key in enumerate(names):
-        g_pla, g_sta = truth[key].sum(1)
-        torch.testing.assert_close(two.plasticity()[key], g_pla, rtol=1e-9, atol=1e-14)
-        torch.testing.assert_close(two.stability()[key], g_sta, rtol=1e-9, atol=1e-14)
-        expected = {
-            "pp": g_pla.square().sum(),
-            "ss": g_sta.square().sum(),
-            "var_pla": variance(truth[key][0], "response"),
-            "var_sta": variance(truth[key][1], "response"),
-        }
-        for column, value in expected.items():
-            assert getattr(table, column)[k].item() == pytest.approx(value.item(), rel=1e-9, abs=1e-24), (key, column)
-        rounding = 1e-24 + 1e-12 * (g_pla.norm() * g_sta.norm()).item()
-        assert table.ps[k].item() == pytest.approx((g_pla * g_sta).sum().item(), rel=1e-9, abs=rounding)
+    agree(two, truth, "response")
 
 
 def make(model: nn.Module, resolver: str = "pcr", **options: object) -> Learner:

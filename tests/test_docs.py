@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import in_process
 import pytest
 import yaml
 
@@ -51,7 +51,7 @@ LINES = [
     for line in block.text.splitlines()
     if COMMAND.match(line) and not DRAWN.search(line)
 ]
-RUNS = [case for case in LINES if case[1].startswith("pcr-run")]
+RUNS = list({case[1]: case for case in LINES if case[1].startswith("pcr-run")}.values())
 
 
 def test_no_kind_of_block_is_left_out():
@@ -70,7 +70,10 @@ def test_a_command_of_the_documentation_runs(command, work, untrained, file, typ
     arguments = shlex.split(typed)[1:]
     # A sweep starts a process for each cell, several ranks as many; a dry run composes and checks them in this one.
     apart = "-m" in arguments or "-cn" in arguments or "launch.nproc" in typed
-    ended = command(*arguments, *(["dry_run=true"] if apart else []))
+    more = ["dry_run=true"] if apart else []
+    if "-cn" in arguments:  # hundreds of runs; tests/test_experiments.py composes those of a seed
+        more = ["seed=0", *more] if len(arguments) > 2 else ["--cfg", "job"]
+    ended = command(*arguments, *more)
     assert ended.code == 0, ended.err
     if "scale=paper" in typed:
         assert "needs the network" in line
@@ -84,16 +87,16 @@ def write_own_resolver(directory: Path) -> None:
         (directory / name).write_text(content)
 
 
-def test_the_resolver_of_the_documentation_trains(untrained, tmp_path):
+def test_the_resolver_of_the_documentation_trains(untrained, tmp_path, monkeypatch):
     write_own_resolver(tmp_path)
-    command = [sys.executable, "-m", "pcr_run.cli", "--config-dir", "mine", "resolver=half", f"model.path={untrained}"]
-    command += ["steps=2", "rollout.prompts=2", "rollout.max_new_tokens=8", "learner.microbatch=16", "evaluation=none"]
-    done = subprocess.run([*command, "tracker.wandb.mode=disabled"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config-dir", "mine", "resolver=half", f"model.path={untrained}", "steps=2", "rollout.prompts=2"]
+    arguments += ["rollout.max_new_tokens=8", "learner.microbatch=16", "evaluation=none"]
+    assert in_process.run(*arguments, "tracker.wandb.mode=disabled") == 0
 
 
 def test_the_report_of_the_documentation_is_made_of_its_sweep(command, work, monkeypatch):
-    (sweep,) = [typed for file, typed, _ in RUNS if file == "README.md" and "seed=0,1,2,3,4" in typed]
+    (sweep,) = [typed for file, typed, _ in LINES if file == "README.md" and "seed=0,1,2,3,4" in typed]
     (typed,) = [typed for _, typed, _ in LINES if typed.startswith("pcr-report")]
     assert command(*shlex.split(sweep.replace("seed=0,1,2,3,4", "seed=0,1"))[1:]).code == 0
     (directory,) = work.glob(typed.split()[1])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,11 +30,10 @@ SMALL = ["evaluation.questions=4", "evaluation.n=2", "rollout.max_new_tokens=8",
 def trained(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run of two steps with a checkpoint after each."""
     place = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "pcr_run.cli", f"model.path={untrained}", *SMALL, "steps=2", "tracker=none"]
-    command += ["rollout.prompts=2", "rollout.group=4", "learner.microbatch=8", "checkpoint.every=1", "learner.lr=0.1"]
-    command += ["+model.template_options.tools=[]", "evaluation.cache=false", f"hydra.run.dir={place / 'run'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    arguments = [f"model.path={untrained}", *SMALL, "steps=2", "tracker=none", "tracker.report=false"]
+    arguments += ["rollout.prompts=2", "rollout.group=4", "learner.microbatch=8", "checkpoint.every=1"]
+    arguments += ["+model.template_options.tools=[]", "evaluation.cache=false", "learner.lr=0.1"]
+    assert in_process.run(*arguments, f"hydra.run.dir={place / 'run'}") == 0
     return place / "run"
 
 

@@ -8,13 +8,13 @@ import textwrap
 
 import pytest
 import torch
-import transformers as hf
-from conftest import DEVICE
+from brute_force import ARCHITECTURES, BETA, G, N, P, T, agree, batch, brute, collect, layers, losses
+from conftest import DEVICE, KeepDouble
 from torch import nn
 
 import pcr_run.gradients
 from pcr_run.gradients import two as gradients
-from pcr_run.gradients.cut import CannotCutError, Cut, cuttable
+from pcr_run.gradients.cut import CannotCutError, Cut
 from pcr_run.gradients.groups import select
 from pcr_run.gradients.moments import grouped
 from pcr_run.gradients.norms import row_squares, sum_of_rows, token_gram, weight_gradient
@@ -24,35 +24,6 @@ from pcr_run.ragged import Ragged
 from pcr_run.resolver import make
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
-P, G, T, BETA = 2, 3, 7, 0.3
-N = P * G
-SMALL = {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-
-
-def small(config_class: type, **more: object) -> nn.Module:
-    torch.manual_seed(0)
-    config = config_class(**more)
-    model = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
-    if config_class is hf.MixtralConfig:
-        model.set_experts_implementation("eager")  # grouped matrix products know no float64
-    return model.to(DEVICE)
-
-
-ARCHITECTURES = {
-    "llama": lambda: small(hf.LlamaConfig, **SMALL, intermediate_size=24, num_key_value_heads=1),
-    "qwen2_tied": lambda: small(
-        hf.Qwen2Config, **SMALL, intermediate_size=24, num_key_value_heads=2, tie_word_embeddings=True
-    ),
-    "gpt_neox": lambda: small(hf.GPTNeoXConfig, **SMALL, intermediate_size=24),
-    "gpt2": lambda: small(hf.GPT2Config, vocab_size=23, n_embd=16, n_layer=2, n_head=2, n_positions=32),
-    "opt": lambda: small(hf.OPTConfig, **SMALL, ffn_dim=24, word_embed_proj_dim=16, max_position_embeddings=32),
-    "mixtral": lambda: small(
-        hf.MixtralConfig, **SMALL, intermediate_size=24, num_key_value_heads=2, num_local_experts=3
-    ),
-    "gemma2": lambda: small(
-        hf.Gemma2Config, **SMALL, intermediate_size=24, num_key_value_heads=2, head_dim=8, sliding_window=4
-    ),
-}
 
 
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
@@ -60,92 +31,24 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
     return ARCHITECTURES[request.param]()
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token ids [N, T] and per-token coefficients [N, T-1] of the two losses; the last row says nothing to g_pla."""
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(23, (N, T), generator=generator)
-    pla, sta = torch.randn(2, N, T - 1, generator=generator, dtype=torch.float64) / N
-    pla[-1] = 0
-    return ids.to(DEVICE), pla.to(DEVICE), sta.to(DEVICE)
-
-
-def losses(
-    model: nn.Module, ids: torch.Tensor, pla: torch.Tensor, sta: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    logits = model(input_ids=ids, use_cache=False).logits
-    logp = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-    return [(pla * logp).sum(), (sta * torch.exp(logp)).sum()]
-
-
-def layers(model: nn.Module) -> list[nn.Module]:
-    """Where the twin engine cuts the model."""
-    return cuttable(model, lambda ids: model(input_ids=ids, use_cache=False).logits)
-
-
-def collect(
-    model: nn.Module, names: list[str], sizes: list[int], unit: str, pad: int = 0, **engine: object
-) -> TwoGradients:
-    """Feed the batch in microbatches of the given sizes, with ``pad`` more columns of padding."""
-    ids, pla, sta = batch()
-    ids, pla, sta = (torch.nn.functional.pad(x, (0, pad)) for x in (ids, pla, sta))
-    model.zero_grad()
-    with TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G, **engine) as two:
-        for i, j, s in zip(ids.split(sizes), pla.split(sizes), sta.split(sizes), strict=True):
-            two.backward(*losses(model, i, j, s), BETA, len(i))
-    return two
-
-
-def brute(model: nn.Module, names: list[str]) -> dict[str, torch.Tensor]:
-    """Per-response gradients {name: [2, N, ...]} by one backward each."""
-    named = dict(model.named_parameters())
-    parameters = [named[name] for name in names]
-    ids, pla, sta = batch()
-    rows = []
-    for objective, i in itertools.product(range(2), range(N)):
-        loss = losses(model, ids[i : i + 1], pla[i : i + 1], sta[i : i + 1])[objective]
-        rows.append(torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True))
-    return {name: torch.stack([row[k] for row in rows]).view(2, N, *named[name].shape) for k, name in enumerate(names)}
-
-
-def variance(rows: torch.Tensor, unit: str) -> torch.Tensor:
-    """The textbook formulas of each unit from per-response shares [N, ...] of the batch gradient."""
-    u = (N * rows).view(P, G, -1)
-    prompts, mean = u.mean(1), u.mean((0, 1))
-    if unit == "response":
-        return ((u - prompts[:, None]) ** 2).sum() / (G * (G - 1)) / P**2
-    return ((prompts - mean) ** 2).sum() / (P * (P - 1))
+@pytest.fixture(scope="module")
+def truth(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Of all parameters; no test changes the weights."""
+    with KeepDouble():
+        return brute(model, select(model, "all"))
 
 
 @pytest.mark.parametrize("engine", ["portable", "twin", "twin, recomputed"])
 @pytest.mark.parametrize("unit", ["response", "query", "microbatch"])
 @pytest.mark.parametrize("modules", ["mlp", "attention", "all"])
 def test_means_gramian_and_variances_equal_one_backward_per_response(
-    model: nn.Module, modules: str, unit: str, engine: str
+    model: nn.Module, truth: dict[str, torch.Tensor], modules: str, unit: str, engine: str
 ) -> None:
     names = select(model, modules)
-    truth = brute(model, names)
     one = TwoGradients(model, names, rows=N, group=G, unit=unit, microbatch=G).max_microbatch
     cut = {} if engine == "portable" else {"layers": layers(model), "recompute": "recomputed" in engine}
     assert engine == "portable" or len(cut["layers"]) == 2
-    two = collect(model, names, [min(one, G)] * (N // min(one, G)), unit, **cut)
-    table = two.table()
-    for k, name in enumerate(names):
-        g_pla, g_sta = truth[name].sum(1)
-        torch.testing.assert_close(two.plasticity()[name], g_pla, rtol=1e-9, atol=1e-14)
-        torch.testing.assert_close(two.stability()[name], g_sta, rtol=1e-9, atol=1e-14)
-        expected = {
-            "pp": g_pla.square().sum(),
-            "ss": g_sta.square().sum(),
-            "var_pla": variance(truth[name][0], unit),
-            "var_sta": variance(truth[name][1], unit),
-        }
-        for column, value in expected.items():
-            # 1e-24: squares of float64 rounding, for gradients that vanish in exact arithmetic (biases of keys)
-            assert getattr(table, column)[k].item() == pytest.approx(value.item(), rel=1e-9, abs=1e-24), (name, column)
-        product = pytest.approx(
-            (g_pla * g_sta).sum().item(), rel=1e-9, abs=1e-24 + 1e-12 * (g_pla.norm() * g_sta.norm()).item()
-        )
-        assert table.ps[k].item() == product
+    agree(collect(model, names, [min(one, G)] * (N // min(one, G)), unit, **cut), truth, unit)
 
 
 @pytest.mark.parametrize("unit", ["response", "query"])

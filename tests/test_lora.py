@@ -14,11 +14,11 @@ from torch import nn
 if importlib.util.find_spec("peft") is None:
     pytest.skip("needs pcr-run[lora]", allow_module_level=True)
 
-import test_gradients as measured
+import brute_force as measured
 import test_learner as learned
+from brute_force import G, N
 from conftest import DEVICE
 from safetensors.torch import load_file
-from test_gradients import G, N
 
 from pcr_run.configuration import check
 from pcr_run.configuration.check import lora as rules
@@ -60,21 +60,7 @@ def test_means_gramian_and_variances_equal_one_backward_per_response(architectur
     truth = measured.brute(model, names)
     cut = {} if engine == "portable" else {"layers": measured.layers(model), "recompute": "recomputed" in engine}
     assert engine == "portable" or len(cut["layers"]) == 2
-    two = measured.collect(model, names, [G] * (N // G), unit, **cut)
-    table = two.table()
-    for k, name in enumerate(names):
-        g_pla, g_sta = truth[name].sum(1)
-        torch.testing.assert_close(two.plasticity()[name], g_pla, rtol=1e-9, atol=1e-14)
-        torch.testing.assert_close(two.stability()[name], g_sta, rtol=1e-9, atol=1e-14)
-        expected = {
-            "pp": g_pla.square().sum(),
-            "ps": (g_pla * g_sta).sum(),
-            "ss": g_sta.square().sum(),
-            "var_pla": measured.variance(truth[name][0], unit),
-            "var_sta": measured.variance(truth[name][1], unit),
-        }
-        for column, value in expected.items():
-            torch.testing.assert_close(getattr(table, column)[k], value.cpu(), rtol=1e-9, atol=1e-18)
+    measured.agree(measured.collect(model, names, [G] * (N // G), unit, **cut), truth, unit)
 
 
 @pytest.mark.parametrize("options", [{"engine": "portable"}, {"engine": "twin"}, {"tokens": 20}, {"kl": "exact"}])

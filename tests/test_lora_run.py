@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import in_process
 import pytest
 import torch
 
@@ -28,14 +27,12 @@ from pcr_run.rollout.vllm import VLLMWorker
 from pcr_run.schema import LoraConfig
 
 
-def run(directory: Path, model: Path, scorer: Path, *more: str) -> str:
-    command = [sys.executable, "-m", "pcr_run.cli", f"hydra.run.dir={directory}", f"model.path={model}"]
-    command += ["steps=3", "rollout.prompts=4", "rollout.group=4", "rollout.max_new_tokens=8", "evaluation=none"]
-    command += ["learner.lora.r=4", "learner.lr=1e-2", "checkpoint.every=1", "checkpoint.keep=3", "tracker=none"]
-    command += ["reward=model", f"reward.path={scorer}", "learner.microbatch=8", *more]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout + ended.stderr
+def run(directory: Path, model: Path, scorer: Path, *more: str) -> None:
+    arguments = [f"hydra.run.dir={directory}", f"model.path={model}", "tracker=none", "tracker.report=false"]
+    arguments += ["steps=3", "rollout.prompts=4", "rollout.group=4", "rollout.max_new_tokens=8", "evaluation=none"]
+    arguments += ["learner.lora.r=4", "learner.lr=1e-2", "checkpoint.every=1", "checkpoint.keep=3"]
+    arguments += ["reward=model", f"reward.path={scorer}", "learner.microbatch=8", *more]
+    assert in_process.run(*arguments) == 0
 
 
 def records(directory: Path) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from pcr_run.configuration.check import CHOICES, extras
-from pcr_run.configuration.memory import OPTIMIZERS as FORMULAS
 from pcr_run.learner.optimizer import OPTIMIZERS, make_loadable
 from pcr_run.schema import Config, LearnerConfig, ResolverConfig, RolloutConfig
+from pcr_run.schema.learner import STATES
 
 EIGHT_BITS = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs pcr-run[torchao]")
 NAMES = [pytest.param(name, marks=EIGHT_BITS if name == "adamw8bit" else ()) for name in OPTIMIZERS]
@@ -45,7 +45,7 @@ def size(value: torch.Tensor) -> int:
 
 
 def test_each_name_may_be_configured_and_has_a_formula() -> None:
-    assert set(CHOICES["learner.optimizer"]) == set(OPTIMIZERS) == set(FORMULAS)
+    assert set(CHOICES["learner.optimizer"]) == set(OPTIMIZERS) == set(STATES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,8 +55,7 @@ def test_the_state_takes_what_the_formula_says(name: str) -> None:
     train(policy, optimizer, range(1))
     for parameter in policy.parameters():
         held = sum(size(value) for key, value in optimizer.state[parameter].items() if key != "step")
-        if parameter.numel() >= 4096:
-            assert held == FORMULAS[name][0](4) * parameter.numel()
+        assert held == STATES[name][0](4, parameter.numel()) * parameter.numel()
 
 
 @pytest.mark.parametrize("name", NAMES)

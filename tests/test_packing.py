@@ -7,8 +7,8 @@ import logging
 import pytest
 import torch
 import transformers as hf
+from brute_force import ARCHITECTURES, SMALL, small
 from conftest import DEVICE
-from test_gradients import ARCHITECTURES, SMALL, small
 from torch import nn
 
 from pcr_run.model import packing

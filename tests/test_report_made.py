@@ -7,7 +7,7 @@ import json
 import pytest
 from fake_sweep import cell, measured, training, written
 
-from pcr_run.report import build
+from pcr_run.report import build, cells
 
 pytest_plugins = ["command_line"]
 softly = build.softly
@@ -32,7 +32,9 @@ def test_a_run_can_do_without(reporting, work):
     assert not (work / "here" / "report").exists()
 
 
-def test_a_sweep_ends_with_one_report_of_all_its_runs(reporting, work):
+def test_a_sweep_ends_with_one_report_of_all_its_runs(reporting, work, monkeypatch):
+    reads, read = [], cells.read
+    monkeypatch.setattr(cells, "read", lambda directory: reads.append(directory) or read(directory))
     assert reporting("-m", "resolver=pcr,none", "hydra.sweep.dir=here", none="failed").code == 1
     (page,) = work.glob("**/report.html")
     assert page == work / "here" / "report" / "report.html"
@@ -40,6 +42,7 @@ def test_a_sweep_ends_with_one_report_of_all_its_runs(reporting, work):
     assert "1 of 2 runs complete" in text
     assert "3 updates in a row were not finite" in text
     assert not list(work.glob("here/*/curves.png"))
+    assert len(reads) == 2  # once for the summary and the report
 
 
 @pytest.mark.parametrize(("fake", "code"), [("complete", 0), ("failed", 1), ("bad data", 2)])

@@ -245,7 +245,7 @@ def test_watch_outlives_an_experiment_that_is_just_being_written(tmp_path, monke
 def test_watch_writes_again_when_a_run_has_written_and_ends_with_ctrl_c(tmp_path, monkeypatch, capsys):
     run = cell(tmp_path, "pcr", 0, [0.1], [0.2], metrics=training(2))
     made = []
-    monkeypatch.setattr(build, "write", lambda directories, out: made.append(out) or directories[0])
+    monkeypatch.setattr(build, "write", lambda directories, out, *_: made.append(out) or directories[0])
     sleeps = iter(range(6))
 
     def sleep(_: float) -> None:

@@ -2,10 +2,9 @@
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
+import in_process
 import pytest
 import torch
 from conftest import save_random
@@ -54,11 +53,8 @@ def admirer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_grpo_raises_the_score_of_a_reward_model(admirer: Path, untrained: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pcr_run.cli", f"hydra.run.dir={tmp_path}", *RUN.split()]
-    done = subprocess.run(
-        [*command, f"model.path={untrained}", f"reward.path={admirer}"], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    places = (f"hydra.run.dir={tmp_path}", f"model.path={untrained}", f"reward.path={admirer}")
+    assert in_process.run(*RUN.split(), *places) == 0
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     transcripts = [json.loads(line) for line in (tmp_path / "rollouts.jsonl").read_text().splitlines()]
     assert len(metrics) == STEPS

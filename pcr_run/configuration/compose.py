@@ -51,6 +51,10 @@ def to_config(composed: DictConfig) -> Config:
 
 def explain(error: Exception) -> ConfigError:
     """One message that names the key, from an error of Hydra or OmegaConf."""
+    if added := re.search(r"interpolation '(\w+)_\$\{scale\}'.*(task@[\w.]+)", str(error)):
+        # Hydra settles what is added before the groups of the configuration, so it does not know the scale yet.
+        problem = f"{added[1]} has another data set at every scale and cannot be added"
+        return ConfigError(added[2], f"{problem}; right: a task with a data set of its own, like gsm8k or mbpp")
     for cause in _chain(error):
         key = str(getattr(cause, "full_key", None) or "")
         problem = str(getattr(cause, "msg", None) or cause).splitlines()[0] if str(cause) else ""

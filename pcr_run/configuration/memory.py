@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pcr_run.configuration.check.batch import measures
 from pcr_run.model.card import Card
 from pcr_run.schema import Config
+from pcr_run.schema.learner import SMALL, STATES
 
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 LOGITS = 2**25
 """Entries of a block of logits (``model.policy.LOGITS_AT_ONCE``); four of them are alive at once."""
-OPTIMIZERS: dict[str, tuple[Callable[[int], float], str]] = {
-    "adamw": (lambda own: 2 * own, "two moments"),
-    "adamw8bit": (lambda own: 2 * (1 + 4 / 256), "two moments of 8 bits, a float32 scale for each 256"),
-    "sgd": (lambda own: 0, "nothing"),
-}
-"""Bytes a trained weight that an optimizer keeps, by the weight's own, and of what."""
-
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -49,7 +43,7 @@ def parts(cfg: Config, card: Card, ranks: int, offload: bool) -> list[Part] | No
     of = "" if ranks == 1 else f", 1/{ranks} of it"
     adapter = learner.lora.r is not None
     trained, held = (adapter_weights(cfg, card), wide) if adapter else (N, own)
-    state, kept = OPTIMIZERS[learner.optimizer]
+    state, kept = STATES[learner.optimizer]
     found: list[Part] = []
 
     def shared(what: str, size: float, why: str) -> None:
@@ -59,7 +53,7 @@ def parts(cfg: Config, card: Card, ranks: int, offload: bool) -> list[Part] | No
     if adapter:
         shared("adapter", trained * held, f"rank {learner.lora.r}, {held} bytes")
     shared("gradients", trained * held, f"of {trained:,} trained weights")
-    shared("optimizer", trained * state(held), f"{learner.optimizer}: {kept}")
+    shared("optimizer", trained * state(held, SMALL), f"{learner.optimizer}: {kept}")
     compared = not adapter and (learner.beta > 0 or measures(cfg))
     if compared:
         waits = "; waits on the CPU between updates" if learner.reference_device else ""

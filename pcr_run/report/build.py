@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,26 @@ from pcr_run.report.transcripts import sample
 log = logging.getLogger(__name__)
 
 
-def softly(directory: Path) -> None:
+def softly(directory: Path, cells: Sequence[Cell] | None = None) -> None:
     """``write`` at the end of a run or a sweep, whose work must not be lost by it: what goes wrong is one warning."""
     try:
-        write([directory])
+        write([directory], read=None if cells is None else {directory: cells})
     except Exception as error:  # whatever it is, the files of the runs are complete
         log.warning("no report: %s: %s; `pcr-report %s` makes it again", type(error).__name__, error, directory)
         log.debug("traceback", exc_info=True)
 
 
-def write(directories: Sequence[Path], out: Path | None = None) -> Path:
+def write(
+    directories: Sequence[Path], out: Path | None = None, read: Mapping[Path, Sequence[Cell]] | None = None
+) -> Path:
     """Make the report of runs and sweeps in ``out`` (default: ``report/`` in the first); returns its page.
+
+    ``read``: the cells of directories that have been read.
 
     Raises ``ConfigError`` for a directory without runs and for an experiment that is not right.
     """
     out = out or directories[0] / "report"
-    experiments, repeated = collect(directories)
+    experiments, repeated = collect(directories, read)
     sections, written = [], {}
     judged = claims.outcomes(experiments)
     for each in experiments:
@@ -56,14 +60,17 @@ def write(directories: Sequence[Path], out: Path | None = None) -> Path:
     return out / "report.html"
 
 
-def collect(directories: Sequence[Path]) -> tuple[list[Experiment], list[Cell]]:
+def collect(
+    directories: Sequence[Path], read: Mapping[Path, Sequence[Cell]] | None = None
+) -> tuple[list[Experiment], list[Cell]]:
     """(experiments in their order, repeated runs): the declared ones, then one of the runs that none of them names."""
     found: list[tuple[Path, dict[str, Any]]] = []
     known: dict[Path, Cell] = {}
     for directory in directories:
         declared = sorted((directory / "experiments").glob("*.json"))
         try:
-            known |= {cell.directory.resolve(): cell for cell in cells_on_disk.load(directory)}
+            cells = read[directory] if read and directory in read else cells_on_disk.load(directory)
+            known |= {cell.directory.resolve(): cell for cell in cells}
         except ConfigError:
             if not declared or not directory.is_dir():
                 raise

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pcr_run.errors import ConfigError
 from pcr_run.report import build, summary
+from pcr_run.report.cells import load
 
 SECONDS = 2.0
 """Between two looks at the files with ``--watch``."""
@@ -42,9 +43,10 @@ def main() -> int:
 
 
 def _write(directories: Sequence[Path], out: Path | None) -> None:
-    for directory in directories:
-        summary.show(directory)
-    print(f"report: {build.write(directories, out)}", flush=True)
+    read = {directory: load(directory) for directory in directories}
+    for directory, cells in read.items():
+        summary.show(directory, cells)
+    print(f"report: {build.write(directories, out, read)}", flush=True)
 
 
 def _watch(directories: Sequence[Path], out: Path | None) -> None:

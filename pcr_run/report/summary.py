@@ -30,14 +30,17 @@ there is one seed, of the questions of that run (each question's share of right 
 training minus that of `resolver=none`, paired by seed, or by question."""
 
 
-def show(directory: Path) -> None:
+def show(directory: Path, cells: Sequence[Cell] | None = None) -> None:
     """Write both files and print the second."""
-    print(write(directory), end="")
+    print(write(directory, cells), end="")
 
 
-def write(directory: Path) -> str:
-    """Write ``summary.csv`` and ``summary.md`` into the directory; returns the text of the second."""
-    cells = load(directory)
+def write(directory: Path, cells: Sequence[Cell] | None = None) -> str:
+    """Write ``summary.csv`` and ``summary.md`` into the directory; returns the text of the second.
+
+    ``cells``: the directory's, where they have been read.
+    """
+    cells = load(directory) if cells is None else cells
     keys = varied(cells)
     rows = table(cells, keys)
     others = sorted({name for row in rows for name in row if name.endswith("_change")})

@@ -15,7 +15,7 @@ from pcr_run.model import lora
 from pcr_run.run import checkpoint
 from pcr_run.run.interrupt import deferred
 from pcr_run.schema import Config
-from pcr_run.schema.learner import KEPT
+from pcr_run.schema.learner import STATES
 
 SETTINGS, MERGED = "generation_config.json", "merged"
 SPARE = 16 << 20
@@ -57,9 +57,11 @@ def rehearse(directory: Path, policy: Any, tokenizer: Any, settings: str | None,
 
 def check_room(cfg: Config, directory: Path, policy: Any, step: int) -> None:
     """ConfigError where the disk has no room for the checkpoints to come and ``final/``."""
-    trained = _bytes(weight for weight in policy.parameters() if weight.requires_grad)
+    weights = [weight for weight in policy.parameters() if weight.requires_grad]
+    trained = _bytes(weights)
     whole = _bytes(policy.parameters()) if cfg.learner.lora.merge else 0
-    kept = KEPT[cfg.learner.optimizer] * trained
+    state, _ = STATES[cfg.learner.optimizer]
+    kept = sum(weight.numel() * state(weight.element_size(), weight.numel()) for weight in weights)
     if cfg.learner.reference.startswith(("every", "ema")):
         kept += trained  # the reference
     if cfg.rollout.lag:  # ids and log-probs of the responses that were sampled ahead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,8 +155,17 @@ class LearnerConfig:
     lora: LoraConfig = field(default_factory=LoraConfig, metadata={"doc": "low-rank adapter"})
 
 
-KEPT = {"adamw": 2, "adamw8bit": 2, "sgd": 0}
-"""Numbers that each optimizer keeps of a weight, at most as large as it."""
+BLOCK, SMALL = 256, 4096
+STATES: dict[str, tuple[Callable[[int, int], float], str]] = {
+    "adamw": (lambda own, _: 2 * own, "two moments"),
+    "adamw8bit": (
+        lambda own, entries: 2 * own if entries < SMALL or entries % BLOCK else 2 * (1 + 4 / BLOCK),
+        f"two moments of 8 bits, a float32 scale for each {BLOCK}",
+    ),
+    "sgd": (lambda own, _: 0, "nothing"),
+}
+"""Bytes that an optimizer keeps of a trained weight, by the weight's own and the entries of its tensor; and of what.
+torchao leaves the moments of small tensors, and of those that are no whole blocks, as they are."""
 CLIP_RANGES = {"clip": (0.2, 0.2), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
 """Each surrogate's own (clip_low, clip_high): PPO's; that of the GSPO paper, section 5.1; CISPO has no lower bound, and
 5 as its upper one (the recommendation of TRL, after Khatri et al. 2025)."""
