@@ -204,8 +204,7 @@ class Learner:
         self, lengths: list[int], informative: list[bool], block: int, most: int, summed: bool = False
     ) -> list[Microbatch]:
         """This rank's microbatches, at most ``most`` rows each; a ``block`` in one where it fits."""
-        cfg, packed = self.cfg, self.policy.packed
-        dealt = partial(deal, rows=cfg.microbatch, tokens=cfg.tokens, most=most, packed=packed)
+        dealt = partial(deal, rows=self.cfg.microbatch, tokens=self.cfg.tokens, most=most, packed=self.policy.packed)
         return share.own(lengths, informative, block, dealt, summed)
 
     def _step(self, minibatch: Minibatch, step: int, index: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -220,8 +219,8 @@ class Learner:
         cast = nullcontext() if self.weights.spread else cast_once(self.model)  # shards are gathered as they should be
         with self.autocast(), two, cast:
             block = two.unit.part if self.measure.unit == "microbatch" and names else minibatch.group
-            most = two.max_microbatch
-            for part in self._dealt(minibatch.lengths, minibatch.informative, block, most, bool(names)):
+            lengths, informative, most = minibatch.lengths, minibatch.informative, two.max_microbatch
+            for part in self._dealt(lengths, informative, block, most, bool(names)):
                 rows = minibatch[part]
                 two.add(
                     partial(self._features, rows.tokens),
@@ -231,10 +230,8 @@ class Learner:
                     part.ends,
                 )
         resolution = two.resolve(self.resolver, beta, self.granularity, set(self.acting)) if names else None
-        metrics = {
-            "lr": float(self.scheduler.get_last_lr()[0]),
-            **sums.means(int(minibatch.mask.sum()), self.refers),
-        }
+        metrics = {"lr": float(self.scheduler.get_last_lr()[0])}
+        metrics |= sums.means(int(minibatch.mask.sum()), self.refers)
         products = self.updater.step(metrics, two if measuring else None)
         if resolution is None:
             return metrics, []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pcr_run.configuration.check.sources import findable
 from pcr_run.schema import Config
-from pcr_run.schema.learner import KEPT
+from pcr_run.schema.learner import SMALL, STATES
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
             yield "resolver.pattern", f"{cfg.resolver.pattern!r} is no regular expression: {error}"
     if ":" in cfg.resolver.name:
         yield from _importable("resolver.name", cfg.resolver.name)
-    if cfg.resolver.space == "preconditioned" and not KEPT[cfg.learner.optimizer]:
+    state, _ = STATES[cfg.learner.optimizer]
+    if cfg.resolver.space == "preconditioned" and not state(4, SMALL):
         problem = f"preconditioned takes moments, and learner.optimizer={cfg.learner.optimizer} keeps none"
         yield "resolver.space", f"{problem}; right: gradient, or learner.optimizer=adamw"
     if cfg.resolver.name == "torchjd" and importlib.util.find_spec("torchjd") is None:
