@@ -9,11 +9,11 @@ import logging
 import math
 from collections.abc import Callable
 
+import brute_force as measured
 import pytest
-import test_gradients as measured
 import test_learner as learned
 import torch
-from test_gradients import G, N
+from brute_force import G, N
 from torch import Tensor, nn
 
 from pcr_run.gradients.groups import group_name, select
