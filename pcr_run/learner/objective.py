@@ -182,7 +182,7 @@ def penalty(
 
 
 def taken(d: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], kind: str) -> Float[Tensor, " rows"]:
-    """What ``learner.kl_in=reward`` takes from a reward: the sum of an estimator of ``KL`` over the response's tokens."""
+    """What ``learner.kl_in=reward`` takes from a reward: an estimator of ``KL``, summed over the response."""
     estimate = known("learner.kl", kind, KL)
     assert estimate is not None
     return torch.where(mask, estimate(d)[0], 0.0).sum(-1)
