@@ -19,7 +19,7 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
     if cfg.rollout.group < 2 and learner.advantage == "standard":
         yield "rollout.group", "1 response has no group to be compared with (learner.advantage=standard); at least 2"
     low, high = clip_range(learner)
-    if low > high and learner.surrogate != "cispo":  # whose lower bound may be none at all
+    if low > high and learner.surrogate in ("clip", "gspo"):  # cispo's lower bound may be none at all
         yield "learner.clip_low", f"{low:g} is above learner.clip_high={high:g}; lower it"
     if learner.dual_clip is not None and learner.surrogate in ("cispo", "reinforce"):
         problem = f"{learner.surrogate} has no ratio in its loss that it could bound"
