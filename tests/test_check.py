@@ -95,6 +95,12 @@ BAD = [
     ("learner.surrogate=gsp", "learner.surrogate", "did you mean gspo"),
     ("learner.surrogate=cispo learner.dual_clip=3", "learner.dual_clip", "right: null"),
     ("learner.dual_clip=1", "learner.dual_clip", "above 1"),
+    ("learner=gvpo learner.dual_clip=3", "learner.dual_clip", "no ratio"),
+    ("learner=gvpo learner.clip_high=0.3", "learner.clip_high", "no ratio"),
+    ("learner.kl=variance", "learner.aggregation", "right: sequence_sum"),
+    ("learner=gvpo learner.mask_truncated=true", "learner.mask_truncated", "a group must be whole"),
+    ("learner=gvpo rollout.group=1 learner.microbatch=1 resolver=none", "rollout.group", "no variance"),
+    ("learner=gvpo learner.kl_in=reward resolver=none", "learner.kl", "right: k1, k2 or k3"),
     ("learner.kl_in=reward", "learner.kl_in", "no stability gradient, which resolver=pcr needs"),
     ("learner.kl_in=reward resolver=none learner.kl=exact", "learner.kl", "right: k1, k2 or k3"),
     ("learner.reference=every:0", "learner.reference", "ema:RATE"),
@@ -368,7 +374,14 @@ def _leaves(node, prefix=""):
     ("typed", "says"),
     [
         ("learner.kl=k1", "zero expected gradient"),
-        ("learner.reference=old", "always 0"),
+        *((f"learner.reference={old}", "always 0") for old in ("old", "every:1", "ema:1.0")),
+        ("learner.reference=every:60", "every:60 renews nothing in 60 steps"),
+        ("learner.dual_clip=3", "learner.dual_clip: with one update per batch"),
+        ("learner.clip_low=0.1", "learner.clip_low: with one update per batch"),
+        ("learner.zero_advantage=skip learner.beta=0", "no KL term in the loss"),
+        ("rollout.importance=sequence", "rollout.importance: does nothing without rollout.old_logprobs=engine"),
+        ("rollout.importance_floor=0.5", "rollout.importance_floor: does nothing without"),
+        ("rollout.max_rounds=3", "rollout.max_rounds: does nothing without rollout.dynamic=true"),
         ("evaluation.temperature=0", "greedy"),
         ("resolver.space=preconditioned steps=1", "before there are moments"),
         ("rollout.group=1 learner.microbatch=1 learner.advantage=dr_grpo measure.unit=query", "only the KL term"),
@@ -377,6 +390,24 @@ def _leaves(node, prefix=""):
 def test_what_is_in_vain_warns(caplog, typed, says):
     check(config(*typed.split(" ")))
     assert says in caplog.text
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "learner.reference=old learner.epochs=2",
+        "learner.reference=every:59",
+        "learner.reference=ema:0.1",
+        "learner.dual_clip=3 learner.clip_low=0.1 learner.minibatches=2",
+        "learner.zero_advantage=skip",
+        "rollout.old_logprobs=engine rollout.importance=sequence rollout.importance_mode=mask",
+        "rollout.dynamic=true rollout.max_rounds=3 reward.overlong=16",
+        "learner=gvpo learner.epochs=2",
+    ],
+)
+def test_what_acts_does_not_warn(caplog, typed):
+    check(config(*typed.split(" ")))
+    assert caplog.text == ""
 
 
 def test_k1_does_not_warn_where_nothing_anchors_on_the_stability_gradient(caplog):

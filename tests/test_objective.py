@@ -50,13 +50,15 @@ def written_penalty(logp: Tensor, ref: Tensor, kind: str) -> Tensor:
 
 
 def written_mean(per_token: Tensor, mask: Tensor, aggregation: str, limit: int) -> Tensor:
-    """The three aggregations as loops over responses."""
+    """The aggregations as loops over responses."""
     rows = [row[keep] for row, keep in zip(per_token, mask, strict=True)]
     match aggregation:
         case "sequence_mean":
             return sum((row.mean() for row in rows if len(row)), torch.zeros(())) / len(rows)
         case "token_mean":
             return torch.cat(rows).mean()
+        case "sequence_sum":
+            limit = 1
     return sum((row.sum() for row in rows), torch.zeros(())) / (len(rows) * limit)
 
 

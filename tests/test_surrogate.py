@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from pcr_run.gradients.groups import group_name, select
 from pcr_run.learner.objective import token_weights
-from pcr_run.learner.surrogate import BY_RESPONSE, SURROGATES, Clip, by_response, cispo, clip, even
+from pcr_run.learner.surrogate import BY_RESPONSE, SURROGATES, Clip, by_response, clip, even
 from pcr_run.schema import LearnerConfig, RolloutConfig, clip_range
 from pcr_run.schema.learner import CLIP_RANGES
 
@@ -26,12 +26,15 @@ VARIANTS: dict[str, dict[str, object]] = {
     "gspo": {"surrogate": "gspo", "clip_low": LOW, "clip_high": HIGH},
     "gspo_dual": {"surrogate": "gspo", "clip_low": LOW, "clip_high": HIGH, "dual_clip": DUAL},
     "cispo": {"surrogate": "cispo", "clip_low": LOW, "clip_high": HIGH},
+    "reinforce": {"surrogate": "reinforce"},
 }
 
 
 def formula(name: str, logp: Tensor, old: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
     """What a token's loss is by the papers, [rows, length], with gradients through ``logp``."""
     ratio = (logp - old).exp()
+    if name == "reinforce":
+        return -advantage * logp
     if name == "cispo":
         return -ratio.clip(1 - LOW, 1 + HIGH).detach() * advantage * logp
     if name.startswith("gspo"):
@@ -43,7 +46,7 @@ def formula(name: str, logp: Tensor, old: Tensor, advantage: Tensor, mask: Tenso
     return -gain
 
 
-@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant", "sequence_sum"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_cotangents_are_those_of_autograd(name: str, aggregation: str) -> None:
     dual = DUAL if "dual" in name else None
@@ -57,11 +60,12 @@ def test_cotangents_are_those_of_autograd(name: str, aggregation: str) -> None:
         if name.startswith("gspo"):
             weight = even(weight, mask)
             ratio = torch.zeros_like(now).masked_scatter(mask, by_response(ratio[mask], counts))
-        term = (cispo if name == "cispo" else clip)(now, ratio, advantage, weight, Clip(LOW, HIGH, dual))
+        surrogate = SURROGATES[str(VARIANTS[name]["surrogate"])]
+        term = surrogate(now, ratio, advantage, weight, Clip(LOW, HIGH, dual))
         assert_close(term.loss, written_loss.detach(), **EXACT)
         assert_close(term.cotangent, logp.grad, **EXACT)
-        assert term.clipped.any()
-        if name != "cispo":
+        assert term.clipped.any() == (name != "reinforce")
+        if name not in ("cispo", "reinforce"):
             assert torch.equal(term.clipped, mask & (logp.grad == 0) & (advantage != 0))
 
 
@@ -118,7 +122,7 @@ def test_gradients_and_variances_through_a_model(name: str, resolver: str, engin
     g_pla = {n: sum(g[i] for g in each) for i, n in enumerate(names)}
     g_sta = torch.autograd.grad(written(clone, learner.reference, data, "k3")[1], weights)
     assert metrics["loss_pla"] == pytest.approx(shares.sum().item(), rel=1e-9)
-    assert metrics["clip_fraction"] > 0
+    assert (metrics["clip_fraction"] > 0) == (name != "reinforce")
     b = {row["group"]: row["b"] for row in rows}
     assert set(b) == {group_name(n, "layer") for n in names}
     for row in rows:

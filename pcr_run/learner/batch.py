@@ -56,7 +56,8 @@ class Rows:
 
     ``sampled``: indices of the tokens that count, in ``tokens``; ``counts``: how many in each row. The rest stands at
     these: both losses' token weights, advantages, log-probs by the rollout worker (``drawn``) and by the learner's
-    policy of that time (``old``, None where it is the present one). ``informative``: some advantage is not 0.
+    policy of that time (``old``, None where it is the present one); and their responses' ``excess`` of log-ratio to the
+    reference over their groups' means, where ``learner.kl=variance``. ``informative``: some advantage is not 0.
     """
 
     tokens: Tokens
@@ -67,6 +68,7 @@ class Rows:
     kl_weight: Float[Tensor, " sampled"]
     drawn: Float[Tensor, " sampled"]
     old: Float[Tensor, " sampled"] | None
+    excess: Float[Tensor, " sampled"] | None
     informative: bool
 
 
@@ -84,7 +86,10 @@ class Microbatch:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """The rows of one optimizer step: whole groups, with both losses' token weights [n, T] normalised over them."""
+    """The rows of one optimizer step: whole groups, with both losses' token weights [n, T] normalised over them.
+
+    ``excess`` [n]: see ``Rows``.
+    """
 
     ids: Int[Tensor, "rows length"]
     mask: Bool[Tensor, "rows length"]
@@ -96,6 +101,7 @@ class Minibatch:
     lengths: list[int]
     informative: list[bool]
     group: int
+    excess: Float[Tensor, " rows"] | None = None
 
     @classmethod
     def of(
@@ -142,6 +148,7 @@ class Minibatch:
             kl_weight=at(self.kl_weight),
             drawn=at(self.drawn),
             old=None if self.old is None else at(self.old),
+            excess=None if self.excess is None else at(self.excess[:, None].expand_as(self.mask)),
             informative=part.informative,
         )
 

@@ -131,6 +131,9 @@ class Head:
             if cfg.kl == "exact":
                 penalty = objective.exact_kl(logits, ref_logits, weight)
                 exact = penalty.cotangent
+            elif rows.excess is not None:
+                penalty = objective.variance(logp, ref_logp, weight, rows.excess[block])
+                at_sta = penalty.cotangent
             else:
                 penalty = objective.penalty(logp, ref_logp, weight, cfg.kl, logp - old)
                 at_sta = penalty.cotangent

@@ -148,14 +148,11 @@ class Learner:
             return self._update(batch, step)
 
     def _update(self, batch: Batch, step: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        cfg = self.cfg
-        inner = cfg.epochs * cfg.minibatches
-        correct = self.rollout.old_logprobs == "engine"
-        lengths = batch.lengths
+        cfg, r, lengths = self.cfg, self.rollout, batch.lengths
+        inner, correct = cfg.epochs * cfg.minibatches, r.old_logprobs == "engine"
         old = self._old_logprobs(batch, lengths) if inner > 1 or correct else None
         importance, truncated = torch.ones_like(batch.drawn), {}
         if old is not None and correct:
-            r = self.rollout
             importance, share = objective.importance(
                 old - batch.drawn, batch.mask, r.importance, r.importance_cap, r.importance_floor, r.importance_mode
             )
@@ -164,9 +161,11 @@ class Learner:
         metrics: list[dict[str, float]] = []
         rows: list[dict[str, Any]] = []
         for index in range(inner):
-            start = index % cfg.minibatches * size
-            part = slice(start, start + size)
+            part = slice(start := index % cfg.minibatches * size, start + size)
             minibatch = Minibatch.of(batch, part, lengths[part], importance, old, cfg, self.max_new_tokens)
+            if cfg.kl == "variance" and self.refers:
+                excess = objective.excess(-self._apart(minibatch, minibatch.lengths), minibatch.group)
+                minibatch = dataclasses.replace(minibatch, excess=excess)
             new_metrics, new_rows = self._step(minibatch, step, index)
             metrics.append(new_metrics)
             rows += new_rows
@@ -175,17 +174,18 @@ class Learner:
 
     def divergence(self, batch: Batch, step: int) -> Float[Tensor, " rows"]:
         """What ``learner.kl_in=reward`` takes from each reward, but for beta: the sum of a response's KL estimates."""
-        assert self.frozen is not None
-        assert self.reference_policy is not None
         with self._compared(step):
-            now = self._old_logprobs(batch, batch.lengths)
-            d = self._old_logprobs(batch, batch.lengths, self.reference_policy) - now
-        estimate = objective.known("learner.kl", self.penalty.kl, objective.KL)
-        assert estimate is not None
-        return torch.where(batch.mask, estimate(d)[0], 0.0).sum(-1)
+            return objective.taken(self._apart(batch, batch.lengths), batch.mask, self.penalty.kl)
+
+    def _apart(self, batch: Batch | Minibatch, lengths: list[int]) -> Float[Tensor, "rows length"]:
+        """Log-probs of the sampled tokens under the reference minus those under the policy as it is; 0 elsewhere."""
+        assert self.reference_policy is not None
+        now = self._old_logprobs(batch, lengths)
+        with lora.switched_off(self.model):
+            return self._old_logprobs(batch, lengths, self.reference_policy) - now
 
     def _old_logprobs(
-        self, batch: Batch, lengths: list[int], policy: Policy | None = None
+        self, batch: Batch | Minibatch, lengths: list[int], policy: Policy | None = None
     ) -> Float[Tensor, "rows length"]:
         """Log-probs of the sampled tokens under the policy that begins the step, or another; 0 elsewhere."""
         old = torch.zeros(batch.ids.shape, dtype=torch.float32, device=batch.ids.device)

@@ -65,9 +65,10 @@ AGGREGATIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "sequence_mean": lambda mask, longest: mask / (len(mask) * mask.sum(-1, keepdim=True).clamp_min(1)),
     "token_mean": lambda mask, longest: mask / mask.sum().clamp_min(1),
     "constant": lambda mask, longest: mask / (len(mask) * longest),
+    "sequence_sum": lambda mask, longest: mask / len(mask),
 }
-"""Weights [N, T] of tokens from their mask: 1 / (N T_i) (paper Eq. 1), 1 / sum_i T_i (DAPO), 1 / (N longest) (Dr. GRPO)
-for T_i tokens in row i."""
+"""Weights [N, T] of tokens from their mask: 1 / (N T_i) (paper Eq. 1), 1 / sum_i T_i (DAPO), 1 / (N longest)
+(Dr. GRPO), 1 / N (log-probs of whole responses) for T_i tokens in row i."""
 
 
 def token_weights(
@@ -147,9 +148,10 @@ KL: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]] | None] = {
     "k3": k3,
     "k3_corrected": k3_corrected,
     "exact": None,
+    "variance": None,
 }
 """Estimators of the KL from sampled tokens: (value, derivative by logp) from d = ref_logp - logp; ``exact`` needs whole
-distributions (``exact_kl``)."""
+distributions (``exact_kl``), ``variance`` whole groups (``variance``)."""
 
 
 CORRECTED = ("k3_corrected",)
@@ -169,7 +171,7 @@ def penalty(
     """
     estimate = known("learner.kl", kind, KL)
     if estimate is None:
-        raise ConfigError("learner.kl", f"{kind!r} needs whole distributions, not the sampled tokens alone")
+        raise ConfigError("learner.kl", f"{kind!r} needs more than the sampled tokens alone")
     weight = weight.to(logp.dtype)
     value, slope = estimate(ref_logp - logp)
     if kind in CORRECTED and log_ratio is not None:
@@ -177,6 +179,37 @@ def penalty(
         value, slope = value * ratio, slope * ratio
     counts = (weight != 0).expand_as(logp)
     return Term(total(weight * value, counts), torch.where(counts, weight * slope, 0.0))
+
+
+def taken(d: Float[Tensor, "rows length"], mask: Bool[Tensor, "rows length"], kind: str) -> Float[Tensor, " rows"]:
+    """What ``learner.kl_in=reward`` takes from a reward: an estimator of ``KL``, summed over the response."""
+    estimate = known("learner.kl", kind, KL)
+    assert estimate is not None
+    return torch.where(mask, estimate(d)[0], 0.0).sum(-1)
+
+
+def excess(log_ratio: Float[Tensor, "rows length"], group: int) -> Float[Tensor, " rows"]:
+    """A response's log-ratio to the reference, the sum over its tokens, minus the mean of its ``group`` rows."""
+    whole = log_ratio.sum(-1).view(-1, group)
+    return (whole - whole.mean(-1, keepdim=True)).flatten()
+
+
+def variance(
+    logp: Float[Tensor, "*tokens"],
+    ref_logp: Float[Tensor, "*tokens"],
+    weight: Float[Tensor, "*tokens"],
+    excess: Float[Tensor, "*tokens"],
+) -> Term:
+    """L_sta = 1/2 sum_i W_i c_i^2 with c_i the ``excess`` of a token's response, all rows of a group of one weight W.
+
+    Half the variance of log-ratios within a group (GVPO's, Zhang et al. 2025, arXiv 2504.19599). As the c_i of a group
+    add up to 0, its derivative by every log-prob of row i is W_i c_i, and the loss is the sum over tokens of
+    w c (logp - ref_logp) / 2.
+    """
+    weight, excess = weight.to(logp.dtype), excess.to(logp.dtype)
+    counts = (weight != 0).expand_as(logp)
+    slope = weight * excess
+    return Term(total(slope * (logp - ref_logp) / 2, counts), torch.where(counts, slope, 0.0))
 
 
 def exact_kl(

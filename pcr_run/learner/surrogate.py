@@ -83,10 +83,25 @@ def cispo(
     return SurrogateTerm(total(-weight * advantage * kept * logp, counts), cotangent, counts & (kept != ratio))
 
 
+def reinforce(
+    logp: Float[Tensor, "*tokens"],
+    log_ratio: Float[Tensor, "*#tokens"],
+    advantage: Float[Tensor, "*#tokens"],
+    weight: Float[Tensor, "*#tokens"],
+    at: Clip,
+) -> SurrogateTerm:
+    """L_pla = -sum w A logp, no ratio and no clip, whatever policy sampled (Williams 1992; GVPO, arXiv 2504.19599)."""
+    advantage, weight, _ = _as(logp, advantage, weight, log_ratio)
+    counts = (weight != 0).expand_as(logp)
+    slope = (-weight * advantage).expand_as(logp)
+    return SurrogateTerm(total(slope * logp, counts), torch.where(counts, slope, 0.0), torch.zeros_like(counts))
+
+
 Surrogate = Callable[[Tensor, Tensor, Tensor, Tensor, Clip], SurrogateTerm]
 
-SURROGATES: dict[str, Surrogate] = {"clip": clip, "gspo": clip, "cispo": cispo}
-"""The paper's (Schulman et al. 2017); GSPO's sequence ratio (Zheng et al. 2025, arXiv 2507.18071); CISPO's weight."""
+SURROGATES: dict[str, Surrogate] = {"clip": clip, "gspo": clip, "cispo": cispo, "reinforce": reinforce}
+"""The paper's (Schulman et al. 2017); GSPO's sequence ratio (Zheng et al. 2025, arXiv 2507.18071); CISPO's weight;
+no ratio at all."""
 
 BY_RESPONSE = ("gspo",)
 """Those whose ratio is one for a whole response: the geometric mean of its tokens' ratios."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -85,7 +86,8 @@ class LearnerConfig:
     max_grad_norm: float | None = doc("clip the resolved gradient to this norm; null = off", 1.0, POSITIVE)
     beta: float = doc("weight of the KL term", 0.04, at_least(0))
     kl: str = doc(
-        "KL estimator; `k3_corrected` times the ratio (unbiased off policy), `exact` over the whole vocabulary",
+        "KL estimator; `k3_corrected` times the ratio (unbiased off policy), `exact` over the whole vocabulary, "
+        "`variance` of a group's log-ratios (GVPO; needs `aggregation=sequence_sum`)",
         "k3",
         "pcr_run.learner.objective:KL",
     )
@@ -105,12 +107,13 @@ class LearnerConfig:
         "pcr_run.learner.objective:ADVANTAGES",
     )
     aggregation: str = doc(
-        "`sequence_mean` (Eq. 1), `token_mean` or `constant` (over max_new_tokens)",
+        "over tokens: `sequence_mean` (Eq. 1), `token_mean`, `constant` (over max_new_tokens) or `sequence_sum`",
         "sequence_mean",
         "pcr_run.learner.objective:AGGREGATIONS",
     )
     surrogate: str = doc(
-        "what a token gains: `clip` (PPO), `gspo` (one ratio a response), `cispo` (clipped constant weight)",
+        "what a token gains: `clip` (PPO), `gspo` (one ratio a response), `cispo` (clipped constant weight) or "
+        "`reinforce` (no ratio; `learner=gvpo`)",
         "clip",
         "pcr_run.learner.surrogate:SURROGATES",
     )
@@ -166,9 +169,9 @@ STATES: dict[str, tuple[Callable[[int, int], float], str]] = {
 }
 """Bytes that an optimizer keeps of a trained weight, by the weight's own and the entries of its tensor; and of what.
 torchao leaves the moments of small tensors, and of those that are no whole blocks, as they are."""
-CLIP_RANGES = {"clip": (0.2, 0.2), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0)}
+CLIP_RANGES = {"clip": (0.2, 0.2), "gspo": (3e-4, 4e-4), "cispo": (1.0, 4.0), "reinforce": (1.0, math.inf)}
 """Each surrogate's own (clip_low, clip_high): PPO's; that of the GSPO paper, section 5.1; CISPO has no lower bound, and
-5 as its upper one (the recommendation of TRL, after Khatri et al. 2025)."""
+5 as its upper one (the recommendation of TRL, after Khatri et al. 2025); none."""
 
 
 def clip_range(cfg: LearnerConfig) -> tuple[float, float]:
