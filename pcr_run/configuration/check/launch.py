@@ -40,7 +40,7 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
     if cfg.learner.reference_device is not None:
         yield (
             "learner.reference_device",
-            "the reference is in shards, as the policy is; right: null, or launch.offload",
+            "the reference is in shards, as the policy is: launch.offload moves both; right: null",
         )
     if ":" in cfg.device:
         yield "device", f"{cfg.device} is one for {count} processes; right: auto, cpu or cuda"
