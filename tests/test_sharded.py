@@ -65,6 +65,8 @@ def make(case: dict[str, Any]) -> Learner:
     resolver, rollout, offload = case.pop("resolver", "pcr"), case.pop("rollout", {}), case.pop("offload", False)
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
     policy = model(kind)
+    if case.get("optimizer") == "adamw8bit":
+        policy.float()
     if "lora" in case:
         lora.attach(policy, case["lora"], seed=0)
         for name, weight in policy.named_parameters():
@@ -86,7 +88,7 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
 
     What was saved goes on bit for bit in as many processes.
     """
-    with nullcontext() if case.get("optimizer") == "adamw8bit" else KeepDouble():  # it computes in float32
+    with nullcontext() if case.get("optimizer") == "adamw8bit" else KeepDouble():
         learner = make(case)
         if before is not None:
             state.restore(learner, before / "step-000001")
