@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,8 +35,8 @@ def model(kind: str) -> nn.Module:
         return hf.AutoModelForCausalLM.from_config(gpt2, dtype=torch.float64)
     config = hf.Qwen2Config(
         vocab_size=V,
-        hidden_size=64 if kind == "wide" else 12,
-        intermediate_size=128 if kind == "wide" else 18,
+        hidden_size=12,
+        intermediate_size=18,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
@@ -65,8 +64,6 @@ def make(case: dict[str, Any]) -> Learner:
     resolver, rollout, offload = case.pop("resolver", "pcr"), case.pop("rollout", {}), case.pop("offload", False)
     options = {"beta": 0.5, "microbatch": 4, "lr": 1e-2, "max_grad_norm": 0.1, "kl": "k3", **case}
     policy = model(kind)
-    if case.get("optimizer") == "adamw8bit":
-        policy.float()
     if "lora" in case:
         lora.attach(policy, case["lora"], seed=0)
         for name, weight in policy.named_parameters():
@@ -88,7 +85,7 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
 
     What was saved goes on bit for bit in as many processes.
     """
-    with nullcontext() if case.get("optimizer") == "adamw8bit" else KeepDouble():
+    with KeepDouble():
         learner = make(case)
         if before is not None:
             state.restore(learner, before / "step-000001")
@@ -124,9 +121,8 @@ def whole_and_merged(learner: Learner) -> dict[str, torch.Tensor]:
 
 def installed(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those whose packages are here."""
-    missing = {package for package in ("peft", "torchao") if find_spec(package) is None}
+    missing = {package for package in ("peft",) if find_spec(package) is None}
     needed = {name: {"peft"} if "lora" in case else set() for name, case in cases.items()}
-    needed |= {name: {"torchao"} for name, case in cases.items() if case.get("optimizer") == "adamw8bit"}
     return {name: case for name, case in cases.items() if not needed[name] & missing}
 
 
@@ -177,7 +173,6 @@ KEPT: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "schedule": "linear", "lr": 1.0},
     "average": {"reference": "ema:0.25", "kind": "tied"},
     "adapter": {"lora": LoraConfig(r=3, alpha=6.0)},
-    "eight bits": {"optimizer": "adamw8bit", "kind": "wide"},
 }
 
 
@@ -194,25 +189,13 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int
         wanted = learn(case)
         rows = [row for row in wanted["rows"] if row["step"] == 2]
         for each in found:
-            if name == "eight bits":
-                nearly(each[name]["weights"], wanted["weights"], case)
-            else:
-                close(each[name], {**wanted, "metrics": wanted["metrics"][1:], "rows": rows}, f"{name}, resumed")
+            close(each[name], {**wanted, "metrics": wanted["metrics"][1:], "rows": rows}, f"{name}, resumed")
     written = places / "adamw" / "step-000001"
     for file in [file for file in written.rglob("*") if file.is_file() and file.name != "manifest.json"]:
         kept = file.read_bytes()
         file.write_bytes(kept[:-1])
         assert file.name in str(checkpoint.damage(written))
         file.write_bytes(kept)
-
-
-def nearly(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], case: dict[str, Any]) -> None:
-    """Weights apart by a small part of what they moved: shards quantise moments in blocks of their own."""
-    before = weights(make(case))
-    moved, apart = (
-        torch.cat([(wanted[name] - other[name]).flatten() for name in wanted]).norm() for other in (before, found)
-    )
-    assert apart < 0.1 * moved
 
 
 def close(found: Any, wanted: Any, where: str) -> None:
