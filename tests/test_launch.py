@@ -168,6 +168,7 @@ def test_what_processes_cannot_share_is_refused(command: Callable[..., Any]) -> 
         ("learner.reference_device", "learner.reference_device=cpu"),
         ("device", "device=cuda:1"),
         ("rollout.name", "rollout=vllm"),
+        ("learner.optimizer", "learner.optimizer=adamw8bit"),
         ("launch.nproc", "launch.nproc=0"),
     ):
         ended = command("launch.nproc=2", given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,8 +41,8 @@ def model(kind: str) -> nn.Module:
         return hf.AutoModelForCausalLM.from_config(gpt2, dtype=torch.float64)
     config = hf.Qwen2Config(
         vocab_size=V,
-        hidden_size=64 if kind == "wide" else 12,
-        intermediate_size=128 if kind == "wide" else 18,
+        hidden_size=12,
+        intermediate_size=18,
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
@@ -93,7 +92,7 @@ def learn(case: dict[str, Any], before: Path | None = None, after: Path | None =
 
     What was saved goes on bit for bit in as many processes.
     """
-    with nullcontext() if case.get("optimizer") == "adamw8bit" else KeepDouble():  # it computes in float32
+    with KeepDouble():
         learner = make(case)
         if before is not None:
             state.restore(learner, before / "step-000001")
@@ -148,9 +147,8 @@ def whole_and_merged(learner: Learner) -> dict[str, torch.Tensor]:
 
 def installed(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those whose packages are here."""
-    missing = {package for package in ("peft", "torchao") if find_spec(package) is None}
+    missing = {package for package in ("peft",) if find_spec(package) is None}
     needed = {name: {"peft"} if "lora" in case else set() for name, case in cases.items()}
-    needed |= {name: {"torchao"} for name, case in cases.items() if case.get("optimizer") == "adamw8bit"}
     return {name: case for name, case in cases.items() if not needed[name] & missing}
 
 
@@ -216,7 +214,6 @@ KEPT: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "schedule": "linear", "lr": 1.0},
     "average": {"reference": "ema:0.25", "kind": "tied"},
     "adapter": {"lora": LoraConfig(r=3, alpha=6.0)},
-    "eight bits": {"optimizer": "adamw8bit", "kind": "wide"},
 }
 
 
@@ -233,10 +230,7 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(saving: int, loading: int
         wanted = learn(case)
         rows = [row for row in wanted["rows"] if row["step"] == 2]
         for each in found:
-            if name == "eight bits":
-                nearly(each[name]["weights"], wanted["weights"], case)
-            else:
-                close(each[name], {**wanted, "metrics": wanted["metrics"][1:], "rows": rows}, f"{name}, resumed")
+            close(each[name], {**wanted, "metrics": wanted["metrics"][1:], "rows": rows}, f"{name}, resumed")
     written = places / "adamw" / "step-000001"
     for file in [file for file in written.rglob("*") if file.is_file() and file.name != "manifest.json"]:
         kept = file.read_bytes()
@@ -259,15 +253,6 @@ def close_to_whole(found: list[dict[str, Any]], directory: Path) -> None:
         close(each["expected"], canary.expected(split(whole), range(16), torch.device("cpu")), "canary")
         assert each["agreed"] == pytest.approx(0.2 * (len(found) - 1))
         assert each["refused"].startswith("rank 1: before step 3 the engine's weights are not the learner's")
-
-
-def nearly(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], case: dict[str, Any]) -> None:
-    """Weights apart by a small part of what they moved: shards quantise moments in blocks of their own."""
-    before = weights(make(case))
-    moved, apart = (
-        torch.cat([(wanted[name] - other[name]).flatten() for name in wanted]).norm() for other in (before, found)
-    )
-    assert apart < 0.1 * moved
 
 
 def close(found: Any, wanted: Any, where: str) -> None:

@@ -1,9 +1,8 @@
-"""Optimizers by name: from parameters and the configuration to one of torch's kind; their state in full precision."""
+"""Optimizers by name: from parameters and the configuration to one of torch's kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from pcr_run.distributed.shards import local, part_of
 from pcr_run.schema import LearnerConfig
 
 
@@ -23,8 +21,8 @@ def adamw(parameters: Iterable[nn.Parameter], cfg: LearnerConfig) -> Optimizer:
 def adamw8bit(parameters: Iterable[nn.Parameter], cfg: LearnerConfig) -> Optimizer:
     """AdamW whose moments take 8 bits a weight and one scale for each 256 (Dettmers et al. 2022), by torchao.
 
-    Weights of fewer than 4,096 entries keep theirs in full; of a model in shards each shard counts as a weight. Its
-    kernels are compiled; on a CPU, where compiling takes longer than the step saves, they are not.
+    Weights of fewer than 4,096 entries keep theirs in full. Its kernels are compiled; on a CPU, where compiling takes
+    longer than the step saves, they are not.
     """
     from torchao.optim import AdamW8bit
 
@@ -58,46 +56,6 @@ def make_loadable(name: str) -> None:
     """Let ``torch.load`` know the types of tensors that the state of an optimizer is made of."""
     if name == "adamw8bit":
         import torchao.optim  # noqa: F401  (registers them)
-
-
-@contextmanager
-def widened(optimizer: Optimizer) -> Iterator[None]:
-    """Inside, moments of 8 bits go out (``state_dict``) and come in (``load_state_dict``) as float32.
-
-    Blocks of 256 end where a shard ends, so another number of ranks has others. What went out and comes back to the
-    same blocks is what it was.
-    """
-    if not hasattr(optimizer, "block_size"):  # all others keep what they are
-        yield
-        return
-    hooks = [
-        optimizer.register_state_dict_post_hook(_dequantised),
-        optimizer.register_load_state_dict_post_hook(_quantised),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def in_full(value: Any) -> Any:
-    """A part of an optimizer's state: moments of 8 bits in float32, all else as it is."""
-    if isinstance(value, DTensor):
-        return part_of(in_full(local(value)), like=value)
-    return value.dequantize() if hasattr(value, "codes") else value
-
-
-def _dequantised(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    found = {i: {key: in_full(value) for key, value in kept.items()} for i, kept in state["state"].items()}
-    return {**state, "state": found}
-
-
-def _quantised(optimizer: Any) -> None:
-    for parameter, kept in optimizer.state.items():
-        for key, value in kept.items():
-            if key != "step":
-                kept[key] = optimizer._new_buffer(parameter, key == "exp_avg").copy_(value)
 
 
 def _moments(cfg: LearnerConfig) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from torch.distributed.checkpoint.state_dict import (
 
 from pcr_run.distributed.ranks import everyones, first, together
 from pcr_run.learner.learner import Learner
-from pcr_run.learner.optimizer import in_full, widened
 from pcr_run.run import checkpoint
 
 SHARDS = "shards"
@@ -53,13 +52,12 @@ def save(directory: Path, step: int, learner: Learner, ahead: dict[str, Any], ke
 def restore(learner: Learner, path: Path) -> dict[str, Any]:
     """Inverse of ``save``, whatever number of ranks saved and whatever number loads; returns what was ``ahead``."""
     state = checkpoint.load(path)
-    with widened(learner.optimizer):
-        if (path / SHARDS).is_dir():
-            _read(path / SHARDS, learner)
-        elif together():
-            _spread(learner, state["model"], {key: state["learner"].pop(key, {}) for key in SHARDED})
-        else:
-            checkpoint.load_weights(learner.model, state["model"])
+    if (path / SHARDS).is_dir():
+        _read(path / SHARDS, learner)
+    elif together():
+        _spread(learner, state["model"], {key: state["learner"].pop(key, {}) for key in SHARDED})
+    else:
+        checkpoint.load_weights(learner.model, state["model"])
     learner.load_state_dict(state["learner"])
     checkpoint.restore_random_state(state["random"])
     return state.get("ahead", {})
@@ -81,8 +79,7 @@ def _write(where: Path, learner: Learner) -> None:
     dist.barrier()  # the directory is there
     try:
         # torch makes the optimizer's state up where there is none yet, with a step that counts.
-        with widened(learner.optimizer):
-            dcp.save(_shards(learner, bool(learner.optimizer.state)), checkpoint_id=where)
+        dcp.save(_shards(learner, bool(learner.optimizer.state)), checkpoint_id=where)
     except CheckpointException as error:
         raise next((each for each, _ in error.failures.values() if isinstance(each, OSError)), error) from error
 
@@ -126,5 +123,4 @@ def _named(learner: Learner, state: dict[str, Any]) -> dict[str, Any]:
         return {}
     names = [name for name, parameter in learner.model.named_parameters() if parameter.requires_grad]
     groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
-    kept = {names[i]: {key: in_full(each) for key, each in value.items()} for i, value in state["state"].items()}
-    return {"state": kept, "param_groups": groups}
+    return {"state": {names[i]: value for i, value in state["state"].items()}, "param_groups": groups}

@@ -36,10 +36,13 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
             yield "rollout.name", "vllm takes weights from the learner's GPU, not with launch.offload; right: hf"
         else:
             yield from _engines(cfg, max(cfg.launch.nproc, local_ranks()))
+    if cfg.learner.optimizer == "adamw8bit":
+        problem = "blocks of its moments end where a shard ends, so checkpoints could not give them back bit for bit"
+        yield "learner.optimizer", f"adamw8bit: {problem}; right with shards: adamw or sgd"
     if cfg.learner.reference_device is not None:
         yield (
             "learner.reference_device",
-            "the reference is in shards, as the policy is; right: null, or launch.offload",
+            "the reference is in shards, as the policy is: launch.offload moves both; right: null",
         )
     if ":" in cfg.device:
         yield "device", f"{cfg.device} is one for {count} processes; right: auto, cpu or cuda"
