@@ -125,11 +125,16 @@ def hand(directory: Path) -> dict[str, Any]:
     source.save(directory)
     with learner.weights.rest():
         expected = canary.expected(split(learner.model), range(16), learner.model.device)
+    adapted = Source(make({"kind": "tied", "lora": LoraConfig(r=3, alpha=6.0)}).weights)
+    merged = {name: weight.clone() for name, weight in adapted}
     agreed = canary.agreed([-1.0 - 0.2 * ranks.rank()], [-1.0], 1.0, 3)
     try:
         canary.agreed([-1.0 - ranks.rank()], [-1.0], 0.5, 3)
     except RunError as error:
-        return {"names": names, "expected": expected, "agreed": agreed, "refused": str(error)}
+        return {
+            **{"names": names, "expected": expected, "agreed": agreed, "refused": str(error)},
+            **{"merged": merged, "adapter": adapted.adapter()},
+        }
     raise AssertionError("the second rank's engine is out")
 
 
@@ -247,7 +252,10 @@ def close_to_whole(found: list[dict[str, Any]], directory: Path) -> None:
     assert [sorted(block) for block in written] == [sorted(block) for block in found[0]["names"]]
     assert all(torch.equal(block[name], whole.get_parameter(name)) for block in written for name in block)
     assert hf.AutoConfig.from_pretrained(directory).architectures == [type(whole).__name__]
+    adapted = Source(make({"kind": "tied", "lora": LoraConfig(r=3, alpha=6.0)}).weights)
     for each in found:
+        close(each["merged"], dict(adapted), "merged")
+        close(each["adapter"], adapted.adapter(), "adapter")
         assert sorted(name for block in each["names"] for name in block) == sorted(names)
         assert [{name.split(".")[2] for name in block} for block in each["names"][:-1]] == [{"0"}, {"1"}]
         close(each["expected"], canary.expected(split(whole), range(16), torch.device("cpu")), "canary")

@@ -44,12 +44,12 @@ class Source:
 
     def blocks(self) -> Iterator[Iterator[tuple[str, Tensor]]]:
         """The names and weights of one block after the other."""
-        return map(self._adapted, self._blocks(lambda parameter: entire(parameter.detach())))
+        return map(self._handed, self._blocks(lambda parameter: entire(parameter.detach())))
 
     def shapes(self) -> Iterator[tuple[str, Tensor]]:
         """The same names in the same order with empty tensors (``meta``); nothing is gathered."""
         blocks = self._blocks(lambda p: torch.empty(p.shape, dtype=p.dtype, device="meta"))
-        return chain.from_iterable(block.items() for block in blocks)
+        return chain.from_iterable(self._base(block).items() for block in blocks)
 
     def metadata(self) -> list[Any]:
         """Name, dtype and shape of each, as vLLM wants them."""
@@ -73,14 +73,21 @@ class Source:
                 save_file(found, directory / f"model-{number:05d}.safetensors", {"format": "pt"})
         everyones(None)  # all is written
 
-    def _adapted(self, block: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        return lora.merged(self.model, block) if self.merged else iter(block.items())
+    def adapter(self) -> dict[str, Tensor]:
+        """What is trained of a model with an adapter: A and B, whole, under the model's names for them."""
+        return {name: entire(p.detach()) for name, p in self.weights.parameters.items() if p.requires_grad}
+
+    def _handed(self, block: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        base = self._base(block)
+        return lora.merged(self.model, base, block) if self.merged else iter(base.items())
+
+    def _base(self, block: dict[str, Tensor]) -> dict[str, Tensor]:
+        return revert_weight_conversion(self.model, lora.base(self.model, block))  # type: ignore[no-any-return]
 
     def _blocks(self, made: Callable[[nn.Parameter], Tensor]) -> Iterator[dict[str, Tensor]]:
         """``made`` of every parameter; buffers, which are whole everywhere, come with the first block."""
         found: dict[str, Tensor] = dict(self.buffers)
         for part in self.weights.parts():
             found |= {name: made(parameter) for name, parameter in part.items()}
-            found = revert_weight_conversion(self.model, lora.base(self.model, found))
             yield found
             found = {}  # let go of the block before the next one is gathered

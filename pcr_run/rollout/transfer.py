@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from pcr_run.distributed.launch import local_rank
+from pcr_run.distributed.ranks import everyones
 from pcr_run.errors import ConfigError
 from pcr_run.rollout.engine import Engine
 from pcr_run.rollout.source import Source
@@ -49,13 +51,19 @@ class Adapter:
     """The adapter alone, in peft's files; the engine keeps the base model's weights, which are never trained."""
 
     def __init__(self, source: Source, engine: Engine, directory: Path) -> None:
-        self.model, self.engine, self.directory = source.model, engine, directory / "adapter"
+        self.source, self.engine, self.directory = source, engine, directory / "adapter"
         self.number = 0
 
     def send(self) -> None:
-        """Each time an adapter by a new number: what an old one computed is never taken for what this one would."""
+        """Each time an adapter by a new number: what an old one computed is never taken for what this one would.
+
+        The first rank of a machine writes it for all engines there.
+        """
         self.number += 1
-        self.model.save_pretrained(self.directory)
+        found = self.source.adapter()
+        if local_rank() == 0:
+            self.source.model.save_pretrained(self.directory, state_dict=found)
+        everyones(None)  # it is written
         self.engine.ask("adapt", str(self.directory), self.number)
 
 
