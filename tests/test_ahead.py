@@ -317,7 +317,7 @@ def test_the_process_samples_through_an_adapter_and_its_errors_and_death_have_a_
         with worker.synced(1), pytest.raises(RunError, match=r"^the process that samples: IndexError.*engine\.log$"):
             list(worker.generate([[10**6]], 1, short, 0))
         own = HFWorker(model, [tokenizer.eos_token_id], tokenizer.pad_token_id, 128)
-        one, same = (next(each.generate([[5, 6], [7]], 3, short, 0)) for each in (own, worker))
+        (one,), (same,) = (list(each.generate([[5, 6], [7]], 3, short, 0)) for each in (own, worker))
         for here, there in zip((*one[0], *one[1]), (*same[0], *same[1]), strict=True):
             assert here.token_ids == there.token_ids
             assert here.logprobs == pytest.approx(there.logprobs, abs=1e-4)
