@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pcr_run.configuration.check import check
 from pcr_run.data import Completion, Item, Sampling, Score
 from pcr_run.errors import ConfigError, Interrupted, RunError
 from pcr_run.model import chat, load, lora
+from pcr_run.records import result
 from pcr_run.rollout import check_place, make_worker
 from pcr_run.rollout.engine import EngineDeadError
 from pcr_run.rollout.hf import HFWorker
@@ -253,19 +254,31 @@ def test_the_first_step_is_on_policy_and_later_ones_are_not(whole: Path) -> None
     assert all(each > 1e-4 for each in off[1:])
 
 
-def await_step(directory: Path, step: int) -> None:
+def await_step(directory: Path, step: int, alive: Callable[[], bool] = lambda: True) -> None:
     """Wait until a run has done so many steps."""
     metrics = directory / "metrics.jsonl"
     end = time.monotonic() + 300
     while not metrics.exists() or metrics.read_text().count("\n") < step:
+        assert alive()
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def samplers(above: int) -> list[int]:
+    """The processes under another that sample, with their keepers first."""
+    found = []
+    for pid in descendants(above):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if "rollout.sampler" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
+    return found
 
 
 def test_ended_in_any_way_it_goes_on_as_the_uninterrupted_one(whole: Path, typed: list[str], tmp_path: Path) -> None:
     """First the run gets a signal, then it is killed."""
     directory = tmp_path / "run"
     directory.mkdir()
+    result.save_config(directory, config(*typed))
 
     def interrupt() -> None:
         await_step(directory, 2)
@@ -282,12 +295,12 @@ def test_ended_in_any_way_it_goes_on_as_the_uninterrupted_one(whole: Path, typed
     done = len(records(directory, "metrics"))
     assert 2 <= done < STEPS
     assert checkpoint.found(directory / "checkpoints")[0].name == f"step-{done:06d}"
-    assert not list(descendants(os.getpid()))
+    assert not samplers(os.getpid())
     command = [sys.executable, "-m", "pcr_run.cli", *typed, f"hydra.run.dir={directory}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    await_step(directory, done + 1)
-    tree = list(descendants(process.pid))
-    assert any("rollout.sampler" in Path(f"/proc/{pid}/cmdline").read_text() for pid in tree)
+    await_step(directory, done + 1, lambda: process.poll() is None)
+    tree = samplers(process.pid)
+    assert len(tree) == 2
     process.kill()
     process.wait()
     end = time.monotonic() + 20
@@ -317,13 +330,11 @@ def test_the_process_samples_through_an_adapter_and_its_errors_and_death_have_a_
         with worker.synced(1), pytest.raises(RunError, match=r"^the process that samples: IndexError.*engine\.log$"):
             list(worker.generate([[10**6]], 1, short, 0))
         own = HFWorker(model, [tokenizer.eos_token_id], tokenizer.pad_token_id, 128)
-        one, same = (next(each.generate([[5, 6], [7]], 3, short, 0)) for each in (own, worker))
+        (one,), (same,) = (list(each.generate([[5, 6], [7]], 3, short, 0)) for each in (own, worker))
         for here, there in zip((*one[0], *one[1]), (*same[0], *same[1]), strict=True):
             assert here.token_ids == there.token_ids
             assert here.logprobs == pytest.approx(there.logprobs, abs=1e-4)
-        for pid in descendants(os.getpid()):
-            if "rollout.sampler" in (name := Path(f"/proc/{pid}/cmdline").read_text()) and "keeper" not in name:
-                os.kill(pid, signal.SIGKILL)
+        os.kill(samplers(os.getpid())[-1], signal.SIGKILL)
         with pytest.raises(RunError, match=r"^the process that samples is gone \(its process ended .*engine\.log$"):
             list(worker.generate([[5, 6]], 1, short, 0))
     finally:

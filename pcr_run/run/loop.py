@@ -128,7 +128,8 @@ def begin(
         ]
 
     def rest() -> Experience:
-        rounds, used, counts = cfg.rollout.max_rounds, chosen, {}
+        used, rounds = chosen, cfg.rollout.max_rounds
+        counts: dict[str, float] = {}
         with stack:
             if cfg.rollout.dynamic:
                 used, groups, counts, every = filled(questions, chosen, sample, step, rounds, cfg.seed)
