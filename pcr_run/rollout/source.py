@@ -82,7 +82,7 @@ class Source:
         return lora.merged(self.model, base, block) if self.merged else iter(base.items())
 
     def _base(self, block: dict[str, Tensor]) -> dict[str, Tensor]:
-        return revert_weight_conversion(self.model, lora.base(self.model, block))  # type: ignore[no-any-return]
+        return revert_weight_conversion(self.model, lora.base(self.model, block))
 
     def _blocks(self, made: Callable[[nn.Parameter], Tensor]) -> Iterator[dict[str, Tensor]]:
         """``made`` of every parameter; buffers, which are whole everywhere, come with the first block."""
