@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from pcr_run.configuration import compose
 from pcr_run.configuration.check import check
 from pcr_run.data import Completion, Item, Sampling, Score
+from pcr_run.distributed.whole import Whole
 from pcr_run.errors import ConfigError, Interrupted, RunError
 from pcr_run.model import chat, load, lora
 from pcr_run.records import result
@@ -321,7 +322,7 @@ def test_the_process_samples_through_an_adapter_and_its_errors_and_death_have_a_
     cfg, short = config(*typed), Sampling(1.0, 1.0, 4)
     model, tokenizer = load(cfg.model)
     lora.attach(model, LoraConfig(r=2), seed=0)
-    worker = make_worker(cfg, model, tokenizer, [1], tmp_path, lambda _: None)
+    worker = make_worker(cfg, Whole(model), tokenizer, [1], tmp_path, lambda _: None)
     try:
         with torch.no_grad():
             for name, weight in model.named_parameters():
