@@ -11,6 +11,7 @@ import pytest
 from pcr_run.data import Completion, Item, Sampling, Score
 from pcr_run.errors import RunError
 from pcr_run.run.loop import Question, collect
+from pcr_run.run.metrics import transcripts
 from pcr_run.schema import Config, RewardConfig, RolloutConfig
 
 QUESTIONS = [Question(Item(str(i), (), str(i)), [i]) for i in range(3)]
@@ -71,6 +72,14 @@ def test_rewards_run_while_the_rest_is_sampled_and_come_out_in_order() -> None:
     assert list(found.rollout.texts) == expected
     assert [score.value for score in found.scores] == [float(text.replace(" ", "")) for text in expected]
     assert found.collected == {"mismatch/canary": 0.5}
+
+
+@pytest.mark.parametrize(("count", "kept"), [(0, 0), (3, 3), (6, 6), (100, 6)])
+def test_as_many_transcripts_as_asked_for_or_as_there_are(count: int, kept: int) -> None:
+    worker = Slow()
+    found = collect(config(0.2), 1, QUESTIONS, worker, Echo(worker), decode)
+    lines = transcripts(1, found.rollout, found.scores, count)
+    assert len({line["response"] for line in lines}) == len(lines) == kept
 
 
 def test_the_limit_on_failed_verdicts_counts_the_whole_step() -> None:

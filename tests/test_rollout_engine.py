@@ -55,6 +55,11 @@ def tree(tmp_path: Path, inside: str) -> tuple[subprocess.Popen[bytes], int, lis
     return owner, int(pid), [shared / memory.strip("/"), shared / f"sem.{lock.strip('/')}", scratch]
 
 
+def test_the_keeper_starts_at_once() -> None:
+    heavy = "import sys, pcr_run.rollout.keeper; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", heavy], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
 @pytest.mark.parametrize("how", ["the run ends", "the engine dies"])
 def test_the_keeper_leaves_no_process_and_no_file(tmp_path: Path, how: str) -> None:
     keeper, daemon, files = tree(tmp_path, TREE)

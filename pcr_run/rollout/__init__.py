@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pcr_run.data import RolloutWorker
-from pcr_run.distributed.whole import Weights
 from pcr_run.errors import ConfigError
 from pcr_run.schema import Config, RolloutConfig
+
+if TYPE_CHECKING:  # the keeper of an engine imports this package, and must start at once
+    from pcr_run.distributed.whole import Weights
 
 
 def make_worker(

@@ -33,9 +33,10 @@ def reward_metrics(rollout: Rollout, scores: Sequence[Score], rewards: torch.Ten
 
 
 def transcripts(step: int, rollout: Rollout, scores: Sequence[Score], count: int) -> list[dict[str, Any]]:
-    """Records of ``count`` responses, spread over the prompts."""
+    """Records of ``count`` responses (all, where there are fewer), spread over the prompts."""
     N = len(scores)
-    chosen = sorted({i * N // count for i in range(min(count, N))})
+    count = min(count, N)
+    chosen = [i * N // count for i in range(count)]
     return [
         {
             "step": step,
