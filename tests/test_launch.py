@@ -167,7 +167,6 @@ def test_what_processes_cannot_share_is_refused(command: Callable[..., Any]) -> 
     for key, given in (
         ("learner.reference_device", "learner.reference_device=cpu"),
         ("device", "device=cuda:1"),
-        ("rollout.name", "rollout=vllm"),
         ("learner.optimizer", "learner.optimizer=adamw8bit"),
         ("launch.nproc", "launch.nproc=0"),
     ):
@@ -176,14 +175,19 @@ def test_what_processes_cannot_share_is_refused(command: Callable[..., Any]) -> 
         assert ended.err.startswith(f"pcr-run: error: {key}: ")
 
 
+def test_weights_that_are_not_on_a_gpu_cannot_go_to_vllm(command: Callable[..., Any]) -> None:
+    ended = command("launch.offload=true", "rollout=vllm")
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: rollout.name: vllm takes weights from the learner's GPU")
+
+
 def test_ranks_of_torchrun_are_refused_the_same(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for key, given in (("rollout.name", "rollout=vllm"), ("device", "device=cuda:1")):
-        ended = command(given)
-        assert ended.code == 2
-        assert ended.err.startswith(f"pcr-run: error: {key}: ")
-        assert " 2" in ended.err
+    ended = command("device=cuda:1")
+    assert ended.code == 2
+    assert ended.err.startswith("pcr-run: error: device: ")
+    assert " 2" in ended.err
 
 
 @pytest.mark.slow
