@@ -20,8 +20,9 @@ FIGURE = re.compile(r"\(results/([\w-]+)\.png\)")
 
 
 def block(name: str) -> str:
-    """A table as it stands in the text: without the heading of its file."""
-    table = (DOCS / "results" / f"{name}.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    """A table as it stands in the text: without the heading of its file; empty where there is none yet."""
+    file = DOCS / "results" / f"{name}.md"
+    table = file.read_text(encoding="utf-8").partition("\n\n")[2] if file.is_file() else ""
     return f"<!-- table {name} -->\n{table.strip()}\n<!-- end -->"
 
 

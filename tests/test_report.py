@@ -157,7 +157,7 @@ def test_runs_without_evaluation_still_have_rows(tmp_path):
 
 def test_pcr_report_rebuilds_what_the_cells_say(tmp_path, monkeypatch, capsys):
     cell(tmp_path, "pcr", 0, [0.1], [0.2])
-    monkeypatch.setattr(build, "write", lambda directories, out: directories[0] / "report.html")
+    monkeypatch.setattr(build, "write", lambda directories, out, read: directories[0] / "report.html")
     monkeypatch.setattr("sys.argv", ["pcr-report", str(tmp_path)])
     assert cli.main() == 0
     first = capsys.readouterr().out
