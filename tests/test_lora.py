@@ -22,11 +22,13 @@ from safetensors.torch import load_file
 
 from pcr_run.configuration import check
 from pcr_run.configuration.check import lora as rules
+from pcr_run.distributed.whole import Whole
 from pcr_run.errors import ConfigError
 from pcr_run.gradients import TwoGradients, group_name, select
 from pcr_run.learner.learner import Learner
 from pcr_run.model import lora
-from pcr_run.rollout.transfer import Checkpoint, Files
+from pcr_run.rollout.source import Source
+from pcr_run.rollout.transfer import Files
 from pcr_run.run import checkpoint, saving
 from pcr_run.schema import Config, LoraConfig, ResolverConfig, RolloutConfig
 
@@ -142,7 +144,10 @@ class Engine:
 
     def ask(self, what: str, directory: str) -> None:
         assert what == "load"
-        self.loaded = hf.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).to(DEVICE)
+        config = hf.AutoConfig.from_pretrained(directory)
+        self.loaded = hf.AutoModelForCausalLM.from_config(config, dtype=torch.float64).to(DEVICE).eval()
+        found = {name: w for file in Path(directory).glob("*.safetensors") for name, w in load_file(file).items()}
+        assert not self.loaded.load_state_dict(found, strict=False).unexpected_keys
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2_tied", "gpt2"])
@@ -152,11 +157,13 @@ def test_the_engine_gets_the_weights_that_the_learner_samples_from(architecture:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     ids = learned.batch().ids
     engine = Engine()
-    Files(model, engine, tmp_path).send()  # type: ignore[arg-type]
+    source = Source(Whole(model))
+    source.describe(tmp_path)
+    Files(source, engine, tmp_path).send()  # type: ignore[arg-type]
     torch.testing.assert_close(engine.loaded(ids).logits, model(ids).logits, rtol=1e-12, atol=1e-12)
-    sent = dict(Checkpoint(model))
+    sent = dict(source)
     assert {name: (w.shape, w.dtype) for name, w in sent.items()} == {
-        name: (w.shape, w.dtype) for name, w in Checkpoint(plain).tensors().items()
+        name: (w.shape, w.dtype) for name, w in Source(Whole(plain)).shapes()
     }
     plain.load_state_dict(sent, strict=False)
     torch.testing.assert_close(plain(ids).logits, model(ids).logits, rtol=1e-12, atol=1e-12)
@@ -186,7 +193,7 @@ def test_merged_weights_are_rounded_once() -> None:
     assert layer.lora_A["default"].weight.dtype == torch.float32
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     exact = layer.base_layer.weight.double() + 2 * b.double() @ a.double()
-    found = dict(Checkpoint(model))["model.layers.0.mlp.up_proj.weight"]
+    found = dict(Source(Whole(model)))["model.layers.0.mlp.up_proj.weight"]
     assert found.dtype == torch.bfloat16
     assert ((found.double() - exact).abs() <= exact.abs() * 2**-8 + 1e-7).all()
 

@@ -47,7 +47,7 @@ def test_a_sweep_ends_with_one_report_of_all_its_runs(reporting, work, monkeypat
 
 @pytest.mark.parametrize(("fake", "code"), [("complete", 0), ("failed", 1), ("bad data", 2)])
 def test_a_report_that_fails_does_not_change_how_a_sweep_ends(reporting, work, monkeypatch, fake, code):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(build, "write", fail)
@@ -60,7 +60,7 @@ def test_a_report_that_fails_does_not_change_how_a_sweep_ends(reporting, work, m
 
 
 def test_a_report_that_fails_does_not_change_how_a_run_ends(reporting, work, monkeypatch):
-    monkeypatch.setattr(build, "write", lambda *_: 1 / 0)
+    monkeypatch.setattr(build, "write", lambda *_, **__: 1 / 0)
     ended = reporting("hydra.run.dir=here")
     assert ended.code == 0
     assert "no report: ZeroDivisionError" in ended.err
