@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -31,7 +32,8 @@ def run(*arguments: str) -> int:
 
 @contextmanager
 def _put_back() -> Iterator[None]:
-    """Signals and logging as they stood."""
+    """Signals and logging as they stood; modules of a test's own directory are forgotten."""
+    known = set(sys.modules)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     log, raises = logging.getLogger("pcr_run"), logging.raiseExceptions
     terminal, level = log.handlers, log.level
@@ -43,3 +45,6 @@ def _put_back() -> Iterator[None]:
         log.setLevel(level)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        for name in set(sys.modules) - known:
+            if str(getattr(sys.modules[name], "__file__", None)).startswith(tempfile.gettempdir()):
+                del sys.modules[name]
