@@ -29,7 +29,7 @@ CHAT_TEMPLATE = (
 )
 
 SEED = 0
-STEPS = {"tiny": 2800, "tiny_early": 1400}
+STEPS = {"tiny": 2800, "tiny_early": 1750}
 """Of pre-training: a second base model is the same one at an earlier stage, its learning rate brought down."""
 BATCH = 16
 LEARNING_RATE = 2e-3
