@@ -105,7 +105,8 @@ def test_each_rank_has_an_engine_on_gpus_of_its_own(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus(given, torch.device(device)) == given  # one process
+    alone = expected if given is None else given
+    assert gpus(given, torch.device(device)) == alone  # one process: all of those given, or the learner's own
     monkeypatch.setattr(ranks, "together", lambda: True)
     assert gpus(given, torch.device(device)) == expected
 
