@@ -134,9 +134,7 @@ class Minibatch:
         tokens, mask = cut(self, part.rows, self.lengths)
         chosen = sent(torch.tensor(part.rows, dtype=torch.long), mask.device)
         counts = self.mask[chosen]
-        row, column = counts.nonzero(
-            as_tuple=True
-        )  # looked for once: the device is waited for, as it is for ``sampled``
+        row, column = counts.nonzero(as_tuple=True)  # once: it makes the host wait for the device
         row = chosen[row]
 
         def at(values: Tensor) -> Tensor:
