@@ -178,9 +178,9 @@ def local(tensor: Tensor) -> Tensor:
 
 def part_of(shard: Tensor, like: Any) -> DTensor:
     """A tensor in shards as ``like`` is, where it is, of which this rank has ``shard``."""
-    whole: DTensor = torch.empty_like(like, dtype=shard.dtype, requires_grad=False)
+    whole: Any = torch.empty_like(like, dtype=shard.dtype, requires_grad=False)
     whole.to_local().copy_(shard)  # ``from_local`` would move it to the mesh's device, and back
-    return whole
+    return whole  # type: ignore[no-any-return]
 
 
 def entire(tensor: Tensor) -> Tensor:
