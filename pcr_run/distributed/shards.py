@@ -180,7 +180,7 @@ def part_of(shard: Tensor, like: Any) -> DTensor:
     """A tensor in shards as ``like`` is, where it is, of which this rank has ``shard``."""
     whole: Any = torch.empty_like(like, dtype=shard.dtype, requires_grad=False)
     whole.to_local().copy_(shard)  # ``from_local`` would move it to the mesh's device, and back
-    return whole  # type: ignore[no-any-return]
+    return whole
 
 
 def entire(tensor: Tensor) -> Tensor:
