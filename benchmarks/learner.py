@@ -145,6 +145,7 @@ def flops(model: PreTrainedModel, data: Data) -> float:
 def built(name: str, size: Size, data: Data, place: Place) -> tuple[PreTrainedModel, Callable[[], object]]:
     """The model and a step of a learner, which it has done once."""
     place.forget()
+    torch._dynamo.reset()  # graphs of the models before this one count towards the limit of a layer's class
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(size.config(), dtype=torch.float32).to(place.device)
     step = step_of(name, model, size, data, place)
@@ -233,6 +234,8 @@ def main() -> int:
         print("trl is not installed: left out (pip install 'pcr-run[bench]')")
         learners.remove("trl")
     place = Place(args.device, args.autocast)
+    if args.device != "cpu":
+        torch.cuda.set_device(torch.device(args.device).index or 0)  # of which time and memory are measured
     if args.profile:
         for name in args.sizes.split(","):
             size = SIZES[name]

@@ -12,6 +12,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor that was made on the CPU, on the device; nobody waits until the device has done all work before it."""
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Ragged:
     """R rows of ``lengths``, M = their sum. ``flat`` tensors are [M, ...], ``padded`` ones [R, L, ...]."""
@@ -40,21 +45,37 @@ class Ragged:
     @cached_property
     def positions(self) -> Int[Tensor, " tokens"]:
         """Position of each token in its row."""
-        return torch.cat([torch.arange(length) for length in self.lengths]).to(self.device)
+        return sent(torch.cat([torch.arange(length) for length in self.lengths]), self.device)
+
+    @cached_property
+    def ends(self) -> Int[Tensor, " borders"]:
+        """``borders`` on the device, int32 as kernels for ragged rows want them."""
+        return sent(torch.tensor(self.borders, dtype=torch.int32), self.device)
 
     @cached_property
     def place(self) -> Int[Tensor, " tokens"]:
         """Index of each token in the padded rows, counted through, [M]."""
+        return self.within(self.longest)
+
+    def within(self, width: int) -> Int[Tensor, " tokens"]:
+        """The same in rows that are padded to ``width``."""
         row = torch.arange(len(self)).repeat_interleave(torch.tensor(self.lengths))
-        return self.positions + (row * self.longest).to(self.device)
+        return self.positions + sent(row * width, self.device)
 
     def tokens(self, rows: Sequence[int]) -> Int[Tensor, " chosen"]:
         """Indices of the tokens of some rows, in the order of ``rows``."""
-        return torch.cat([torch.arange(self.borders[i], self.borders[i + 1]) for i in rows]).to(self.device)
+        return sent(torch.cat([torch.arange(self.borders[i], self.borders[i + 1]) for i in rows]), self.device)
 
     def only(self, rows: Sequence[int]) -> Ragged:
-        """Some of the rows."""
-        return Ragged(tuple(self.lengths[i] for i in rows), self.device)
+        """Some of the rows; the same ones are the same object, since every layer asks for them."""
+        chosen = tuple(rows)
+        if chosen not in self._parts:
+            self._parts[chosen] = Ragged(tuple(self.lengths[i] for i in chosen), self.device)
+        return self._parts[chosen]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[int, ...], Ragged]:
+        return {}
 
     def pad(self, flat: Tensor) -> Tensor:
         """[M, ...] as right-padded rows [R, L, ...], zeros where there is no token."""

@@ -33,6 +33,14 @@ def test_log_probs_entropies_and_probabilities(way, rows) -> None:
     assert logits.equal(before)
 
 
+def test_autocast_does_not_round_the_entropy() -> None:
+    logits, targets = block(7)
+    plain = fused.log_softmax(logits, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fused.log_softmax(logits, targets)
+    assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+
+
 def test_large_logits_stay_finite(way) -> None:
     logits, targets = block(3, scale=1e30)
     assert all(torch.isfinite(each).all() for each in way(fused.log_softmax)(logits, targets))

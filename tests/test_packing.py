@@ -120,3 +120,20 @@ def test_logprobs_do_not_depend_on_packing() -> None:
     mask[:, 2:5] = True
     plain, without = (logprobs(split(model), ids, mask, 0.7) for model in models)
     torch.testing.assert_close(without, plain, rtol=1e-10, atol=1e-13)
+
+
+def test_under_autocast_attention_computes_in_half_precision() -> None:
+    """Rotary embeddings leave float32 queries and keys, with which no variable-length kernel would run on a GPU."""
+    x = torch.ones(3, 2, 8)
+    assert packing.computed(x).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert packing.computed(x).dtype == torch.bfloat16
+        assert packing.computed(x.double()).dtype == torch.float64
+
+
+def test_what_rows_are_asked_for_in_every_layer_is_made_once() -> None:
+    rows = Ragged((9, 3, 11, 7), DEVICE)
+    assert rows.only([1, 2]) is rows.only(range(1, 3))
+    assert rows.ends is rows.ends
+    assert rows.ends.tolist() == [0, 9, 12, 23, 30]
+    assert rows.within(12).tolist() == [*range(9), *range(12, 15), *range(24, 35), *range(36, 43)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from pcr_run.model import lora
 from pcr_run.rollout.arguments import adapter, gpus
 from pcr_run.rollout.engine import without_rank
 from pcr_run.rollout.source import Source
+from pcr_run.rollout.vllm import VLLMWorker
 from pcr_run.schema import LoraConfig
 
 SHAPE = {
@@ -105,7 +107,8 @@ def test_each_rank_has_an_engine_on_gpus_of_its_own(
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpus(given, torch.device(device)) == given  # one process
+    alone = expected if given is None else given
+    assert gpus(given, torch.device(device)) == alone  # one process: all of those given, or the learner's own
     monkeypatch.setattr(ranks, "together", lambda: True)
     assert gpus(given, torch.device(device)) == expected
 
@@ -120,3 +123,16 @@ def test_an_adapter_gets_the_next_rank_that_vllm_has_room_for() -> None:
     assert adapter(4, "float32", "cpu")["enable_lora"] is True
     with pytest.raises(ConfigError, match=r"rollout\.lora: on GPUs .* half precision only; right: merged"):
         adapter(4, "float32", "cuda")
+
+
+def test_before_an_engine_wakes_the_learners_allocator_gives_back_what_it_keeps(monkeypatch) -> None:
+    """Else both together want more than the GPU has: what a step frees, torch keeps for the next one."""
+    worker, done = VLLMWorker.__new__(VLLMWorker), []
+    worker.sleeps = worker.asleep = True
+    worker.engine = SimpleNamespace(ask=lambda _, method, *rest: done.append(method))
+    worker.transfer = SimpleNamespace(send=lambda: done.append("send"))
+    monkeypatch.setattr(worker, "_expected", list)
+    monkeypatch.setattr(worker, "_compare", lambda _: 0.0)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("empty_cache"))
+    worker._sync()
+    assert done == ["empty_cache", "wake_up", "send", "reset_prefix_cache", "wake_up"]

@@ -178,9 +178,9 @@ def local(tensor: Tensor) -> Tensor:
 
 def part_of(shard: Tensor, like: Any) -> DTensor:
     """A tensor in shards as ``like`` is, where it is, of which this rank has ``shard``."""
-    mesh, placements = like.device_mesh, like.placements
-    whole = DTensor.from_local(shard, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
-    return whole.to(like.device)  # type: ignore[return-value]  # ``from_local`` moves it to the mesh's device
+    whole: Any = torch.empty_like(like, dtype=shard.dtype, requires_grad=False)
+    whole.to_local().copy_(shard)  # ``from_local`` would move it to the mesh's device, and back
+    return whole
 
 
 def entire(tensor: Tensor) -> Tensor:

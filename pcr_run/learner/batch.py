@@ -12,7 +12,7 @@ from torch import Tensor
 from pcr_run.learner import objective
 from pcr_run.learner.surrogate import BY_RESPONSE, even
 from pcr_run.model.packing import Tokens
-from pcr_run.ragged import Ragged
+from pcr_run.ragged import Ragged, sent
 from pcr_run.schema import LearnerConfig
 
 
@@ -44,10 +44,9 @@ def cut(batch: Batch | Minibatch, rows: list[int], lengths: Sequence[int]) -> tu
     if not rows:
         nothing = torch.zeros(1, dtype=torch.long, device=batch.ids.device)
         return Tokens(nothing, Ragged((1,), nothing.device)), nothing.bool()
-    chosen = torch.tensor(rows, device=batch.ids.device)
-    ends = [lengths[i] for i in rows]
-    mask = Tokens.of(batch.mask[chosen].long(), ends).ids.bool()
-    return Tokens.of(batch.ids[chosen], ends), mask
+    chosen = sent(torch.tensor(rows), batch.ids.device)
+    tokens = Tokens.of(batch.ids[chosen], [lengths[i] for i in rows])
+    return tokens, batch.mask[chosen].flatten()[tokens.rows.within(batch.mask.shape[1])]
 
 
 @dataclass(frozen=True)
@@ -133,22 +132,24 @@ class Minibatch:
 
     def __getitem__(self, part: Microbatch) -> Rows:
         tokens, mask = cut(self, part.rows, self.lengths)
-        chosen = torch.tensor(part.rows, dtype=torch.long, device=mask.device)
+        chosen = sent(torch.tensor(part.rows, dtype=torch.long), mask.device)
         counts = self.mask[chosen]
+        row, column = counts.nonzero(as_tuple=True)  # once: it makes the host wait for the device
+        row = chosen[row]
 
         def at(values: Tensor) -> Tensor:
-            return values[chosen][counts]
+            return values[row, column]
 
         return Rows(
             tokens=tokens,
             sampled=mask.nonzero().flatten(),
             counts=counts.sum(1),
-            advantage=at(self.advantages[:, None].expand_as(self.mask)),
+            advantage=self.advantages[row],
             weight=at(self.weight),
             kl_weight=at(self.kl_weight),
             drawn=at(self.drawn),
             old=None if self.old is None else at(self.old),
-            excess=None if self.excess is None else at(self.excess[:, None].expand_as(self.mask)),
+            excess=None if self.excess is None else self.excess[row],
             informative=part.informative,
         )
 

@@ -18,7 +18,7 @@ from pcr_run.learner import objective
 from pcr_run.learner.batch import Rows
 from pcr_run.learner.surrogate import BY_RESPONSE, SURROGATES, Clip, by_response
 from pcr_run.model import fused
-from pcr_run.model.policy import Policy, blocks, token_logits, token_logprobs
+from pcr_run.model.policy import Policy, blocks, tempered, token_logits, token_logprobs
 from pcr_run.schema import LearnerConfig
 
 METRICS = ("loss_pla", "loss_sta", "kl", "entropy", "clipped", "mismatch/mean", "mismatch/kl", "mismatch/max")
@@ -159,7 +159,7 @@ class Head:
                 if total is not None:
                     total[block] = self._pull(at_logits)
             if weights is not None:
-                accumulate(weights, at_logits / self.temperature, h[block])
+                accumulate(weights, tempered(at_logits, self.temperature), h[block])
         return at_pla.any()
 
     def _by_response(
@@ -177,7 +177,7 @@ class Head:
 
     def _pull(self, at_logits: Float[Tensor, "block vocabulary"]) -> Float[Tensor, "block width"]:
         """A cotangent at the scaled logits, at the features."""
-        at_logits = at_logits / self.temperature
+        at_logits = tempered(at_logits, self.temperature)
         head = self.policy.head
         return at_logits.to(head.weight.dtype) @ head.weight if isinstance(head, nn.Linear) else at_logits
 

@@ -33,6 +33,7 @@ from pcr_run.model import lora, packing
 from pcr_run.model.packing import Tokens
 from pcr_run.model.policy import Policy, disable_dropout, sampled_logprobs, split
 from pcr_run.model.precision import cast_once
+from pcr_run.ragged import sent
 from pcr_run.resolver import from_config
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
@@ -193,8 +194,7 @@ class Learner:
             for part in self._dealt(lengths, [True] * len(lengths), batch.group, len(lengths)):
                 tokens, mask = cut(batch, part.rows, lengths)
                 new = sampled_logprobs(policy or self.policy, tokens, mask.nonzero().flatten(), self.temperature)
-                old = old.to(new.dtype)
-                order = torch.tensor(part.rows, dtype=torch.long, device=old.device)
+                old, order = old.to(new.dtype), sent(torch.tensor(part.rows, dtype=torch.long), old.device)
                 values = old[order]
                 values[batch.mask[order]] = new
                 old[order] = values

@@ -20,7 +20,7 @@ def log_softmax(
     """Log-probs of the targets, entropies in nats, and all probabilities."""
     normaliser = logits.logsumexp(-1)
     probabilities = (logits - normaliser[:, None]).exp_()
-    entropy = normaliser - torch.linalg.vecdot(probabilities, logits)
+    entropy = normaliser - (probabilities * logits).sum(-1)  # no vecdot, which autocast would round to bfloat16
     return logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser, entropy, probabilities
 
 

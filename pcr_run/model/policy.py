@@ -86,7 +86,12 @@ def token_logits(
 ) -> Float[Tensor, "tokens vocabulary"]:
     """Logits at the sampling temperature, in float32 or wider."""
     logits = policy.head(features)
-    return (logits if logits.dtype == torch.float64 else logits.float()) / temperature
+    return tempered(logits if logits.dtype == torch.float64 else logits.float(), temperature)
+
+
+def tempered(values: Float[Tensor, "*shape"], temperature: float) -> Float[Tensor, "*shape"]:
+    """Divided by the temperature; at 1 the values themselves, since a pass over logits costs as much as any other."""
+    return values if temperature == 1 else values / temperature
 
 
 def token_logprobs(

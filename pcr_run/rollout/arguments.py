@@ -102,7 +102,7 @@ def environment(cfg: Config, device: Any, dtype: str, transfer: str) -> dict[str
 
 def gpus(given: str | None, device: Any) -> str | None:
     """CUDA_VISIBLE_DEVICES of this rank's engine: its part of those given, or its learner's; None: as it is."""
-    if not ranks.together() or device.type != "cuda":
+    if device.type != "cuda" or (not ranks.together() and (given is not None or device.index == 0)):
         return given
     if given is None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -123,6 +123,7 @@ class VLLMWorker:
         weights = ranks.on_machine(shared_directory(self.source.bytes) if first else Path())
         self.source.describe(weights)
         self.source.save(weights)
+        self._make_room()
         arguments = {**self.arguments, "model": str(weights)}
         native = self.backend != "files" and not self.adapts
         if native:
@@ -189,6 +190,7 @@ class VLLMWorker:
         # pass beside them takes many times as long.
         learner = self._expected()
         if self.asleep:
+            self._make_room()
             self.engine.ask("call", "wake_up", ["weights"])
         self.transfer.send()
         self.engine.ask("call", "reset_prefix_cache")
@@ -196,6 +198,11 @@ class VLLMWorker:
             self.engine.ask("call", "wake_up", ["kv_cache"])
             self.asleep = False
         return self._compare(learner)
+
+    def _make_room(self) -> None:
+        """On a GPU in common, give back what torch keeps for the learner's next tensors: the engine cannot have it."""
+        if self.sleeps:
+            torch.cuda.empty_cache()
 
     def _expected(self) -> list[float]:
         with self._here():

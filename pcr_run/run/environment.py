@@ -74,12 +74,15 @@ def revision(directory: Path) -> dict[str, Any] | None:
 
 
 def pick_device(cfg: Config) -> torch.device:
-    """The configured device; ConfigError where it does not exist."""
+    """The configured device, from now on the current one where it is a GPU; ConfigError where it does not exist."""
     if cfg.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(0, device=cfg.device).device
+        device = torch.zeros(0, device=cfg.device).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
             "device", f"{cfg.device} is not there ({str(error).splitlines()[0]}); auto finds one"
         ) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # vLLM sends weights from the current one
+    return device

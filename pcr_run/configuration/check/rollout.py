@@ -46,6 +46,10 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
             yield f"rollout.engine.{key}", f"is set by pcr-run; right: {OURS[key]}"
         elif key not in known:
             yield f"rollout.engine.{key}", no_such(key, sorted(known - set(OURS)))
+    each = cfg.rollout.engine.get("tensor_parallel_size") or 1
+    if each > 1 and cfg.rollout.gpus is None and cfg.device not in ("auto", "cpu", "cuda", "cuda:0"):
+        problem = f"{each} GPUs, but the engine is on the learner's own one ({cfg.device})"
+        yield "rollout.engine.tensor_parallel_size", f"{problem}; right: 1, or rollout.gpus with {each} GPUs"
 
 
 def behind(cfg: Config) -> Iterator[tuple[str, str]]:
