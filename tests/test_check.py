@@ -157,6 +157,7 @@ RANGE = [
     ("seed=-1", "seed", "from 0"),
     ("steps=-1", "steps", "at least 0"),
     ("threads=0", "threads", "at least 1"),
+    ("launch.timeout=1e30", "launch.timeout", "at most 1e9"),
     ("device=gpu", "device", "cuda:N"),
     ("rollout.prompts=0", "rollout.prompts", "at least 1"),
     ("rollout.group=0", "rollout.group", "at least 1"),
