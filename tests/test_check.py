@@ -384,6 +384,7 @@ def _leaves(node, prefix=""):
         ("rollout.importance=sequence", "rollout.importance: does nothing without rollout.old_logprobs=engine"),
         ("rollout.importance_floor=0.5", "rollout.importance_floor: does nothing without"),
         ("rollout.max_rounds=3", "rollout.max_rounds: does nothing without rollout.dynamic=true"),
+        ("rollout.gpus=1", "rollout.gpus: does nothing without rollout=vllm or rollout.lag=1"),
         ("evaluation.temperature=0", "greedy"),
         ("resolver.space=preconditioned steps=1", "before there are moments"),
         ("rollout.group=1 learner.microbatch=1 learner.advantage=dr_grpo measure.unit=query", "only the KL term"),
