@@ -83,7 +83,7 @@ def start(program: Program) -> int:
     logging.raiseExceptions = False  # a full disk must not print a traceback for each line of run.log
     terminal = _Terminal()
     terminal.setFormatter(logging.Formatter(f"{program.name}: %(levelname)s: %(message)s"))
-    terminal.setLevel(logging.WARNING)
+    terminal.setLevel(logging.WARNING if launch.speaks() else logging.CRITICAL)  # one rank speaks for all
     log.handlers = [terminal]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are; they are shown below, in one line
     _import_from_config_dir(sys.argv[1:])
@@ -114,7 +114,8 @@ def job(program: Program, composed: DictConfig) -> Any:
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         cfg = compose.to_config(composed)
-        program.check(cfg)
+        if launch.REPORT not in os.environ:  # who starts ranks has checked the same
+            program.check(cfg)
         check_directory(cfg, directory)
         writable(directory)
         if cfg.dry_run:

@@ -183,6 +183,7 @@ def test_a_checkpoint_holds_what_is_on_its_way(tmp_path: Path) -> None:
         ((), r"rollout\.old_logprobs: learner takes samples of older weights .* right: engine"),
         (("rollout.old_logprobs=engine", "learner.kl=k3_corrected"), r"learner\.kl: .* right: exact"),
         (("rollout.old_logprobs=engine", "launch.nproc=2"), r"rollout\.lag: .* right: 0, or launch\.nproc=1"),
+        (("rollout.old_logprobs=engine", "launch.offload=true"), r"rollout\.lag: .* without launch\.offload"),
         (("rollout.old_logprobs=engine", "++rollout.lag=2"), r"rollout\.lag: 2 is out of range"),
     ],
 )

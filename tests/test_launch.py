@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from pcr_run.distributed import launch
+from pcr_run.errors import Interrupted
 
 pytest_plugins = ["command_line"]
 
@@ -163,6 +165,31 @@ def test_the_cause_is_what_was_killed_not_who_noticed() -> None:
     assert launch.run_ranks(2, command) == launch.Failure(1, -9, "")
 
 
+def test_ranks_that_were_asked_to_end_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one has more to do at the end."""
+    monkeypatch.setattr(launch, "GRACE", 0.1)
+    ended = "(time.sleep(2 * (rank == 0)), open(f'{rank} ended', 'w').close(), os._exit(143))"
+    work = f"signal.signal(signal.SIGTERM, lambda *_: {ended}); open(f'{{rank}}', 'w').close(); time.sleep(60)"
+    monkeypatch.chdir(tmp_path)
+
+    def ask() -> None:
+        while not (Path("0").exists() and Path("1").exists()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        threading.Thread(target=ask, daemon=True).start()
+        with pytest.raises(Interrupted):
+            launch.run_ranks(2, python(work))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert Path("0 ended").exists()
+
+
 def test_what_processes_cannot_share_is_refused(command: Callable[..., Any]) -> None:
     for key, given in (
         ("learner.reference_device", "learner.reference_device=cpu"),
@@ -173,6 +200,11 @@ def test_what_processes_cannot_share_is_refused(command: Callable[..., Any]) -> 
         ended = command("launch.nproc=2", given)
         assert ended.code == 2
         assert ended.err.startswith(f"pcr-run: error: {key}: ")
+
+
+def test_what_all_ranks_would_say_is_said_once(shell: Callable[..., Any]) -> None:
+    process = shell("launch.nproc=2", "learner.kl=k1")
+    assert ends(process).count("WARNING: learner.kl: k1 has zero expected gradient") == 1
 
 
 def test_weights_that_are_not_on_a_gpu_cannot_go_to_vllm(command: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from pcr_run.gradients.groups import group_name, select
 from pcr_run.learner.batch import Batch
 from pcr_run.learner.learner import Learner
 from pcr_run.learner.schedule import schedule
-from pcr_run.model.policy import split
+from pcr_run.model.policy import sampled_logprobs, split
 from pcr_run.schema import LearnerConfig, MeasureConfig, ResolverConfig, RolloutConfig
 
 pytestmark = pytest.mark.usefixtures("float64_throughout")
@@ -237,6 +237,25 @@ def test_samples_of_the_engine_are_weighted_by_truncated_importance(level: str, 
     assert metrics["mismatch/mean"] == pytest.approx((off.abs() * counts).sum().item() / counts.sum().item())
     assert metrics["mismatch/max"] == pytest.approx((off.abs() * counts).max().item())
     assert metrics["mismatch/kl"] == pytest.approx(((off.exp() - 1 - off) * counts).sum().item() / counts.sum().item())
+
+
+def test_one_update_a_batch_takes_no_rounding_for_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's samples are weighted by log-probs of a pass of its own, whose rounding gspo's clip would act on."""
+    monkeypatch.setattr("pcr_run.learner.learner.sampled_logprobs", lambda *given: 1.001 * sampled_logprobs(*given))
+    rollout = RolloutConfig(name="vllm", temperature=TEMPERATURE, max_new_tokens=6, old_logprobs="engine")
+    metrics, _ = make(llama(), rollout=rollout, surrogate="gspo").update(batch(), step=1)
+    assert metrics["clip_fraction"] == 0.0
+
+
+def test_responses_that_importance_takes_out_leave_no_gradient() -> None:
+    """Rounding in the place of 0 would be an axis to rules that look at directions alone."""
+    bounds = {"old_logprobs": "engine", "importance_mode": "mask", "importance_floor": 0.9}
+    rollout = RolloutConfig(name="vllm", temperature=TEMPERATURE, max_new_tokens=6, **bounds)
+    learner = make(model := llama(), "mgda", rollout=rollout)
+    drift(model)
+    metrics, rows = learner.update(batch(), step=1)  # which says that every token was certain
+    assert metrics["mismatch/truncated"] == 1.0
+    assert [(row["pp"], row["a"], row["b"]) for row in rows] == [(0.0, 1.0, BETA)] * 2
 
 
 def test_inner_updates_clip_against_the_policy_that_sampled() -> None:

@@ -65,6 +65,18 @@ def test_means_gramian_and_variances_equal_one_backward_per_response(architectur
     measured.agree(measured.collect(model, names, [G] * (N // G), unit, **cut), truth, unit)
 
 
+def test_the_kl_that_a_reward_loses_is_to_the_base_model() -> None:
+    torch.manual_seed(0)
+    plain = learned.llama()
+    model = adapted(copy.deepcopy(plain))
+    learner = learned.make(model, kl="k1", kl_in="reward")
+    found, data = learner.divergence(learned.batch(), step=1), learned.batch()
+    with torch.no_grad():
+        new, base = (m(input_ids=data.ids, use_cache=False).logits / learned.TEMPERATURE for m in (model, plain))
+    chosen = (new.log_softmax(-1) - base.log_softmax(-1))[:, :-1].gather(-1, data.ids[:, 1:, None])[..., 0]
+    torch.testing.assert_close(found, (chosen * data.mask[:, 1:]).sum(1), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("options", [{"engine": "portable"}, {"engine": "twin"}, {"tokens": 20}, {"kl": "exact"}])
 def test_pcr_steps_on_its_equation_and_the_base_model_is_the_reference(options: dict[str, object]) -> None:
     torch.manual_seed(0)

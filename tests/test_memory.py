@@ -29,13 +29,15 @@ def sizes(cfg: Config, card: Card) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-def test_what_is_counted_is_what_is_held(autocast: bool) -> None:
+@pytest.mark.parametrize(
+    ("autocast", "reference_is"), [(False, "initial"), (True, "initial"), (True, "every:2"), (True, "ema:0.1")]
+)
+def test_what_is_counted_is_what_is_held(autocast: bool, reference_is: str) -> None:
     shape = {**ARCHITECTURE, "hidden_size": 512, "intermediate_size": 2048, "vocab_size": 8192}
     policy = AutoModelForCausalLM.from_config(Qwen2Config(**shape), dtype=torch.float32)
     parameters = sum(p.numel() for p in policy.parameters())
     cfg = Config(rollout=RolloutConfig(name="vllm"), resolver=ResolverConfig(name="pcr"))
-    cfg.learner = LearnerConfig(autocast=autocast)
+    cfg.learner = LearnerConfig(autocast=autocast, reference=reference_is)
     found = sizes(cfg, Card("x", 512, 3, 8192, parameters, True, "here", 2048))
     learner = Learner(policy, cfg.learner, cfg.resolver, cfg.measure, steps=1, rollout=cfg.rollout)
     reference = sum(p.nbytes for p in learner.reference.parameters())

@@ -129,6 +129,16 @@ def test_importance_ratios_out_of_bounds_are_bounded_or_masked(mode: str, level:
     assert outside == pytest.approx(2 / 5 if level == "token" else 0.0)
 
 
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("mode", ["truncate", "mask"])
+def test_an_importance_ratio_that_is_no_number_is_not_hidden(mode: str, level: str) -> None:
+    """Its update must be found to be not finite; an infinite one is out of bounds like any other."""
+    difference = f64(math.nan, 0.0, math.inf, 0.0, -math.inf, 0.0).view(3, 2)
+    weights, _ = importance(difference, torch.ones(3, 2, dtype=torch.bool), level, 1.3, 0.6, mode)
+    assert weights[0, 0].isnan()
+    assert weights[1:, 0].tolist() == ([1.3, 0.6] if mode == "truncate" else [0.0, 0.0])
+
+
 def test_exact_kl_equals_autograd_of_its_formula() -> None:
     g = torch.Generator().manual_seed(0)
     logits = (3 * torch.randn(7, 11, generator=g, dtype=torch.float64)).requires_grad_()

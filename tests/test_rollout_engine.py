@@ -14,6 +14,7 @@ import pytest
 
 from pcr_run.errors import ConfigError, RunError
 from pcr_run.rollout import canary
+from pcr_run.rollout.engine import Engine, EngineError
 from pcr_run.rollout.keeper import descendants
 from pcr_run.rollout.transfer import backend
 from pcr_run.schema import RolloutConfig
@@ -116,3 +117,35 @@ def test_the_canary_refuses_differences_beyond_rounding_and_what_is_no_number() 
         canary.compare([-1.0, -2.0], [-1.0, -2.1], 1e-4, 3)
     with pytest.raises(RunError, match="engine nan"):
         canary.compare([float("nan"), -2.0], [-1.0, -2.0], 1e-4, 3)
+
+
+ANSWERS = """
+import sys
+from multiprocessing.connection import Connection
+from pcr_run.rollout.answer import answer
+class Server:
+    def count(self, n):
+        yield from range(n)
+    def double(self, x):
+        return 2 * x
+answer(Connection(int(sys.argv[1])), lambda arguments: Server())
+"""
+
+
+def test_an_answer_that_was_not_read_to_its_end_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "answers.py").write_text(ANSWERS)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    started = {"seconds": 60, "status": lambda text: None, "module": "answers", "name": "the counter"}
+    engine = Engine({}, None, tmp_path / "engine.log", {"PYTHONPATH": path}, **started)
+    try:
+        assert list(engine.stream("count", 3)) == [0, 1, 2]
+        with pytest.raises(EngineError, match="TypeError"):
+            engine.ask("double", None)
+        assert engine.ask("double", 2) == 4
+        answers = engine.stream("count", 3)
+        assert next(answers) == 0
+        answers.close()
+        with pytest.raises(RunError, match="the counter: an answer was not read to its end"):
+            engine.ask("double", 2)
+    finally:
+        engine.close()

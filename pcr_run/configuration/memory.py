@@ -57,7 +57,8 @@ def parts(cfg: Config, card: Card, ranks: int, offload: bool) -> list[Part] | No
     compared = not adapter and (learner.beta > 0 or measures(cfg))
     if compared:
         waits = "; waits on the CPU between updates" if learner.reference_device else ""
-        shared("reference", N * computed + embeddings * (own - computed), f"{computed} bytes a weight{waits}")
+        each = own if learner.reference.startswith("ema:") else computed  # an average is not rounded
+        shared("reference", N * each + embeddings * (own - each), f"{each} bytes a weight{waits}")
     if ranks > 1 or offload:
         found += _in_flight(N, trained, L, embeddings, own, computed, compared)
     elif learner.autocast and own > computed:

@@ -83,7 +83,7 @@ def run_ranks(count: int, command: Sequence[str]) -> Failure | None:
         try:
             while True:
                 try:
-                    codes = _ended(processes)
+                    codes = _ended(processes, asked)
                     break
                 except Interrupted as error:
                     if asked is not None:
@@ -125,14 +125,15 @@ def _start(count: int, command: Sequence[str], reports: Path) -> list[subprocess
     ]
 
 
-def _ended(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes of all, once all have ended or some time after one has failed."""
+def _ended(processes: Sequence[subprocess.Popen[bytes]], asked: int | None) -> list[int]:
+    """Exit codes of all, once all have ended or some time after one has failed; who was ``asked`` to end has not."""
     end: float | None = None
+    well = (None, 0) if asked is None else (None, 0, 128 + asked)
     while True:
         codes = [process.poll() for process in processes]
         if all(code is not None for code in codes):
             return [code or 0 for code in codes]
-        if end is None and any(codes):
+        if end is None and any(code not in well for code in codes):
             end = time.monotonic() + GRACE
         if end is not None and time.monotonic() > end:
             return [code or 0 for code in codes]  # who still runs is no cause

@@ -56,7 +56,8 @@ class Rows:
     ``sampled``: indices of the tokens that count, in ``tokens``; ``counts``: how many in each row. The rest stands at
     these: both losses' token weights, advantages, log-probs by the rollout worker (``drawn``) and by the learner's
     policy of that time (``old``, None where it is the present one); and their responses' ``excess`` of log-ratio to the
-    reference over their groups' means, where ``learner.kl=variance``. ``informative``: some advantage is not 0.
+    reference over their groups' means, where ``learner.kl=variance``. ``informative``: some row adds to L_pla: its
+    advantage is not 0, nor are all of its weights.
     """
 
     tokens: Tokens
@@ -73,7 +74,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Microbatch:
-    """Indices of rows of a minibatch, maybe none, and whether one of them has an advantage that is not 0.
+    """Indices of rows of a minibatch, maybe none, and whether one of them is informative (see ``Rows``).
 
     ``ends``: where all ranks work on one group at a time, whether this is the group's last.
     """
@@ -124,9 +125,10 @@ class Minibatch:
             advantages,
             even(rewarded, mask) if cfg.surrogate in BY_RESPONSE else rewarded,
             weight * batch.kl[part, None],
-            None if old is None else old[part],
+            # Before the only update the policy is still that of ``old``: a ratio of the two would be rounding.
+            None if old is None or cfg.epochs * cfg.minibatches == 1 else old[part],
             lengths,
-            (advantages != 0).tolist(),
+            ((advantages != 0) & (rewarded != 0).any(1)).tolist(),
             batch.group,
         )
 

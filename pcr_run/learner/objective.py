@@ -84,11 +84,11 @@ def token_weights(
 
 BOUNDED: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "truncate": lambda ratio, floor, cap: ratio.clamp(floor, cap),
-    "mask": lambda ratio, floor, cap: torch.where((ratio >= floor) & (ratio <= cap), ratio, 0.0),
+    "mask": lambda ratio, floor, cap: torch.where((ratio < floor) | (ratio > cap), 0.0, ratio),
 }
 """Importance ratios outside [floor, cap] become the bound (truncated: Ionides 2008; Yao et al.
 2025, "Your efficient RL framework secretly brings you off-policy RL training") or 0, which takes their tokens out (MIS:
-Liu et al. 2025, 'When speed kills stability')."""
+Liu et al. 2025, 'When speed kills stability'). What is no number stays so: the update is skipped and counted."""
 
 
 def importance(

@@ -58,6 +58,7 @@ class Engine:
         name: str = "vLLM",
     ) -> None:
         self.name = name
+        self.owes = False  # an answer that was asked for has not come to its end
         self.log, self.logged = log, log.stat().st_size if log.exists() else 0
         scratch = short_temporary_directory()
         ours, theirs = socket.socketpair()
@@ -110,23 +111,28 @@ class Engine:
         return self._receive()[1]
 
     def stream(self, method: str, *arguments: Any) -> Iterator[Any]:
-        """The same for a method that yields."""
+        """The same for a method that yields; who does not read it to its end cannot ask this engine again."""
         self._send((method, arguments))
         while (answer := self._receive())[0] == "item":
             yield answer[1]
 
     def _send(self, message: Any) -> None:
+        if self.owes:  # what comes next would be taken for the answer to this
+            raise RunError(f"{self.name}: an answer was not read to its end, so nothing more can be asked")
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise EngineDeadError(self._why()) from error
+        self.owes = True
 
     def _receive(self) -> tuple[str, Any]:
         """("item", value) or ("done", value)."""
         try:
             kind, value = self.connection.recv()
         except (EOFError, OSError) as error:  # OSError: also in the middle of a message
+            self.owes = False
             raise EngineDeadError(self._why()) from error
+        self.owes = kind == "item"
         if kind == "error":
             raise EngineError(value)
         return kind, value

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pcr_run.right import COUNT, POSITIVE, doc
+from pcr_run.right import COUNT, Right, doc
+
+SECONDS = Right(lambda value: 0 < value <= 1e9, "a number above 0, at most 1e9")
+"""What torch can wait for; longer ones are more than its clock counts."""
 
 
 @dataclass
@@ -15,4 +18,4 @@ class LaunchConfig:
     offload: bool = doc(
         "keep weights, gradients, moments and reference in CPU memory; a GPU gets a layer at a time (FSDP2)", False
     )
-    timeout: float = doc("seconds that a process waits for another before the run ends", 1800.0, POSITIVE)
+    timeout: float = doc("seconds that a process waits for another before the run ends", 1800.0, SECONDS)

@@ -18,7 +18,5 @@ def problems(cfg: Config) -> Iterator[tuple[str, str]]:
         yield "learner.lora.targets", "names no layer; right: [all-linear], or names like [up_proj,down_proj]"
     if learner.reference != "initial":
         yield "learner.reference", "with learner.lora it is the model without its adapter; right: initial"
-    if learner.kl_in == "reward":
-        yield "learner.kl_in", "the KL in the reward needs a second model, which learner.lora has not; right: loss"
     if learner.reference_device is not None:
         yield "learner.reference_device", "with learner.lora there is no second model that could wait; right: null"

@@ -88,6 +88,7 @@ def _sampling(cfg: Config) -> Iterator[tuple[str, str]]:
     counts = {
         **dict.fromkeys(IMPORTANCE, (rollout.old_logprobs == "engine", "rollout.old_logprobs=engine")),
         "max_rounds": (rollout.dynamic, "rollout.dynamic=true"),
+        "gpus": (rollout.name == "vllm" or rollout.lag > 0, "rollout=vllm or rollout.lag=1"),
     }
     for key, (used, needs) in counts.items():
         if not used and getattr(rollout, key) != getattr(default, key):

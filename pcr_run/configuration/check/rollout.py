@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from pcr_run.configuration.check.launch import in_shards
 from pcr_run.configuration.compose import no_such
 from pcr_run.distributed.launch import is_rank
 from pcr_run.schema import Config
@@ -60,8 +61,9 @@ def behind(cfg: Config) -> Iterator[tuple[str, str]]:
     if cfg.learner.kl == "k3_corrected":
         problem = "k3_corrected has the ratio to the step's first policy, but with rollout.lag=1 an older one sampled"
         yield "learner.kl", f"{problem}; right: exact, k3 or k2, or rollout.lag=0"
-    if cfg.launch.nproc > 1 or is_rank():
-        yield "rollout.lag", "1 is for a run of one process; right: 0, or launch.nproc=1"
+    if in_shards(cfg) or is_rank():
+        right = "right: 0, or launch.nproc=1 without launch.offload"
+        yield "rollout.lag", f"1 is for a run of one process that has its model whole; {right}"
 
 
 def _lora(cfg: Config) -> Iterator[tuple[str, str]]:
