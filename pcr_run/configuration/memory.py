@@ -11,8 +11,8 @@ from pcr_run.schema import Config
 from pcr_run.schema.learner import SMALL, STATES
 
 BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
-LOGITS = 2**25
-"""Entries of a block of logits (``model.policy.LOGITS_AT_ONCE``); four of them are alive at once."""
+LOGITS = 2**27
+"""Entries of a block of logits on a GPU (``model.policy.LOGITS_AT_ONCE``); four of them are alive at once."""
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -68,8 +68,10 @@ def parts(cfg: Config, card: Card, ranks: int, offload: bool) -> list[Part] | No
         shared("g_sta", mlp, "a copy of the MLP gradients")
         if learner.tokens is not None or learner.microbatch % cfg.rollout.group != 0:
             shared("groups in parts", 2 * mlp, "two more where a group is cut between microbatches")
-    found.append(Part("activations", *_activations(cfg, d, card.feed_forward or 4 * d, L, own, computed)))
-    found.append(Part("logits", 4 * LOGITS * 4, "blocks of 128 MiB"))
+    tokens = _at_once(cfg)
+    found.append(Part("activations", *_activations(cfg, tokens, d, card.feed_forward or 4 * d, L, own, computed)))
+    entries = min(LOGITS, tokens * (card.vocabulary or LOGITS))
+    found.append(Part("logits", 4 * entries * 4, f"four blocks of at most {entries:,} in float32"))
     return found
 
 
@@ -138,13 +140,18 @@ def memory(cfg: Config, card: Card) -> list[tuple[str, str]]:
     return rows
 
 
-def _activations(cfg: Config, d: int, feed_forward: int, layers: int, own: int, computed: int) -> tuple[float, str]:
-    """Bytes of one microbatch, and how they come about."""
-    learner = cfg.learner
+def _at_once(cfg: Config) -> int:
+    """Tokens of a microbatch, at most."""
     sequence = cfg.rollout.max_prompt_tokens + cfg.rollout.max_new_tokens
-    tokens = max(learner.tokens, sequence) if learner.tokens else learner.microbatch * sequence
+    return max(cfg.learner.tokens, sequence) if cfg.learner.tokens else cfg.learner.microbatch * sequence
+
+
+def _activations(
+    cfg: Config, tokens: int, d: int, feed_forward: int, layers: int, own: int, computed: int
+) -> tuple[float, str]:
+    """Bytes of one microbatch, and how they come about."""
     inner = tokens * (8 * d + 4 * feed_forward) * computed  # a layer: projections, norms, attention, the MLP's values
-    if learner.gradient_checkpointing:
+    if cfg.learner.gradient_checkpointing:
         size, how = tokens * d * own * layers + inner, "inputs of the layers, and one layer computed again"
     else:
         size, how = inner * layers, "all layers"

@@ -94,7 +94,7 @@ class Head:
             self._block(
                 block, h, None if referred is None else referred[before], targets, rows, sums, whole, total, sta
             )
-            for block in blocks(len(targets), self.policy.vocabulary)
+            for block in blocks(targets, self.policy.vocabulary)
         ]
         if two and rows.old is not None and not any(bool(each) for each in alive):  # all clipped
             total = None
@@ -170,7 +170,7 @@ class Head:
             return None
         parts = [
             token_logprobs(token_logits(self.policy, h[block], self.temperature), targets[block])
-            for block in blocks(len(targets), self.policy.vocabulary)
+            for block in blocks(targets, self.policy.vocabulary)
         ]
         logp = torch.cat(parts)
         return by_response(logp - rows.old.to(logp.dtype), rows.counts)
