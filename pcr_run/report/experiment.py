@@ -80,7 +80,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "grad_norm": (),
     "cosine": (),
 }
-"""Kinds of figures and the fields that each takes beside ``title``, ``by`` and ``where``."""
+"""Kinds of figures and the fields that each takes beside ``title``, ``by``, ``where`` and ``scales``."""
 
 SEVERAL = ("curves", "sensitivity")
 """Kinds with a panel for each measure of ``y``; the others show one."""
@@ -90,7 +90,7 @@ TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
         ("name", "title", "source", "scale", "text", "kind", "x", "along", "printed", "sha256", "at"), (str, "a text")
     ),
     "order": (int, "a whole number"),
-    **dict.fromkeys(("cells", "rows", "benchmarks", "by", "grids"), (list, "a list of texts")),
+    **dict.fromkeys(("cells", "rows", "benchmarks", "by", "grids", "scales"), (list, "a list of texts")),
     **dict.fromkeys(("tables", "figures", "fixed"), (list, "a list of mappings")),
     **dict.fromkeys(("against", "where", "claims"), (dict, "a mapping")),
     "y": ((str, list), "a measure or a list of them"),
@@ -136,7 +136,7 @@ def read(file: Path) -> dict[str, Any]:
         if kind is not None and kind not in FIELDS:
             raise ConfigError(f"{place}.kind", f"is {kind!r}; right is one of {', '.join(FIELDS)}")
         needed = ("kind", "x") if kind == "sensitivity" else ("kind",)
-        _checked(figure, ("kind", "title", "by", "where", *FIELDS.get(str(kind), ())), needed, place)
+        _checked(figure, ("kind", "title", "by", "where", "scales", *FIELDS.get(str(kind), ())), needed, place)
         if kind not in SEVERAL and isinstance(figure.get("y"), list):
             raise ConfigError(f"{place}.y", f"{kind} shows one measure, not a list")
         if kind == "curves" and figure.get("x") not in (None, "step", "minutes"):
@@ -153,7 +153,7 @@ def experiment(given: Mapping[str, Any], cells: Sequence[Cell], missing: Sequenc
         tuple(missing),
         **{"title": given["name"], **plain},
         tables=tuple(Table(**_frozen(table)) for table in given.get("tables") or []),
-        figures=tuple(Figure(**_frozen(figure)) for figure in given.get("figures") or []),
+        figures=tuple(Figure(**figure) for figure in _shown(given)),
         given=dict(given),
     )
 
@@ -190,6 +190,12 @@ def default(name: str, cells: Sequence[Cell], title: str) -> Experiment:
     plain = "resolver.name" in differing and any(cell.value("resolver.name") == "none" for cell in cells)
     table = Table(rows=tuple(keys), against={"resolver.name": "none"} if plain else None)
     return Experiment(name, tuple(cells), title=title, tables=(table,), figures=tuple(figures))
+
+
+def _shown(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures that the experiment has at its scale."""
+    figures = [_frozen(figure) for figure in given.get("figures") or []]
+    return [figure for figure in figures if given.get("scale") in figure.pop("scales", (given.get("scale"),))]
 
 
 def _frozen(given: Mapping[str, Any]) -> dict[str, Any]:

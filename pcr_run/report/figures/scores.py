@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from pcr_run.report import measures
+from pcr_run.report import harness, measures
 from pcr_run.report.arms import arms, legend, shown
 from pcr_run.report.cells import Cell
 from pcr_run.report.experiment import Figure
@@ -64,12 +64,13 @@ def sensitivity(figure: Figure, cells: Sequence[Cell]) -> Drawing:
 
 
 def forgetting(figure: Figure, cells: Sequence[Cell]) -> Drawing:
-    """KL, change of perplexity and change of every task that an arm did not train; an arm a line."""
+    """KL, change of perplexity, of every task that an arm did not train, and of lm-eval's; an arm a line."""
     complete = [cell for cell in cells if cell.complete]
     if not complete:
         raise MissingError("no run is complete")
     tasks = dict.fromkeys(task for cell in complete for task in cell.scores)
     names = ["kl", "perplexity", *(t for t in tasks if any(t in cell.not_trained for cell in complete))]
+    names += harness.names(complete)
     groups = list(arms(complete, figure.by).items())
     drawing, axes = panels(len(names), height=1.3 + 0.26 * len(groups))
     for number, (axis, name) in enumerate(zip(axes, names, strict=True)):
@@ -88,6 +89,7 @@ def forgetting(figure: Figure, cells: Sequence[Cell]) -> Drawing:
         axis.set_ylim(-len(groups) + 0.5, 0.5)
         axis.axvline(0, color="black", linewidth=0.8)
         units = {"kl": measures.LABELS["kl"], "perplexity": "change of perplexity"}
+        units |= {extra: f"change of {harness.label(extra)}" for extra in harness.names(complete)}
         axis.set_xlabel(units.get(name, f"change of Pass@1 on {name}\nwhere it is not trained (points)"))
         if not lows:
             axis.text(0.5, 0.5, f"no complete run has {name}", ha="center", va="center", transform=axis.transAxes)
