@@ -205,6 +205,12 @@ def test_latex_escapes_what_is_special_and_is_booktabs():
     assert "\u2028" not in text
 
 
+def test_latex_needs_no_other_encoding_of_fonts():
+    text = latex(Grid("t", ("a",), ({"a": 'a "b" | c'},)))
+    assert r"a ''b'' \textbar{} c" in text
+    assert "textquotedbl" not in text
+
+
 def test_an_infinite_perplexity_and_a_score_that_is_missing_are_said(tmp_path):
     directory = cell(tmp_path, "pcr", 0, [0.1], [0.2])
     path = directory / "result.json"

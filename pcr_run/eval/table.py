@@ -141,6 +141,7 @@ def _written(value: float | None, half: float | None, percent: bool, sign: str =
 
 
 def _read(directory: Path) -> tuple[str, Row]:
-    """(name, results) of a model's directory; a model that was not measured has none."""
-    lines = read(directory / "evaluations.jsonl")
-    return str(result.read(directory).get("model", directory.name)), lines[-1] if lines else {}
+    """(name, results) of a model's directory; none where it was not measured this time, whatever it had before."""
+    found = result.read(directory)
+    lines = read(directory / "evaluations.jsonl") if found.get("status") == "complete" else []
+    return str(found.get("model", directory.name)), lines[-1] if lines else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ LABELS = {
     "alpha": "alpha (variance ratio)",
     "pass_rate": "share of right responses",
 }
+COSINE = (-1.0, 1.0)
+BOUNDS = {"grad_norm": (0.0, math.inf), "cos_update_sta": COSINE, "cos_pla_sta": COSINE}
+"""What a measure cannot be beyond, though the interval of a few runs may."""
 OF_EVALUATIONS = ("trained", "others", "mean", "perplexity")
 
 
@@ -41,7 +45,7 @@ def label(name: str, cells: list[Cell]) -> str:
 
 def number(value: Any) -> float:
     """A number of a record; nan for what is none (null: not finite, or not measured)."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else math.nan
 
 
 def final(cell: Cell, name: str, when: str = "after") -> float:

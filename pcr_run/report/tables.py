@@ -12,7 +12,7 @@ from pcr_run.report.arms import Values, arms, by_seed, heading, legend, partner
 from pcr_run.report.cells import Cell
 from pcr_run.report.experiment import Experiment, Table
 from pcr_run.report.grid import Entry, Estimate, Grid
-from pcr_run.report.measures import final, mean
+from pcr_run.report.measures import final, mean, number
 from pcr_run.report.printed import Line
 
 AVERAGE = "average"
@@ -145,7 +145,8 @@ def _compared(pairs: Sequence[tuple[Cell, Cell]], names: Sequence[str]) -> dict[
         row["smallest effect"] = Estimate(smallest)
     answers = [[[_questions(c, name) for name in names] for c in pair] for pair in pairs]
     shapes = {tuple(len(questions or ()) for questions in cell) for pair in answers for cell in pair}
-    if len(shapes) == 1 and all(shapes.pop()):
+    items = [[c.scores[name]["after"].get("items") for name in names if name in c.scores] for p in pairs for c in p]
+    if len(shapes) == 1 and all(shapes.pop()) and all(each == items[0] for each in items):
         each = [np.array([[b[i], a[i]] for a, b in answers], dtype=float) for i in range(len(names))]
         interval = statistics.hierarchical_bootstrap([100 * (d[:, 0] - d[:, 1]) for d in each])
         if interval is not None:
@@ -159,9 +160,9 @@ def _tries(cells: Sequence[Cell], name: str) -> dict[str, Entry]:
     common = set.intersection(*({int(k) for k in score.get("pass@k") or ()} for score in scores))
     row: dict[str, Entry] = {}
     if (k := max(common, default=1)) > 1:
-        row["pass@k"] = f"{100 * mean([score['pass@k'][str(k)]['value'] for score in scores]):.1f} (k = {k})"
+        row["pass@k"] = f"{100 * mean([number(score['pass@k'][str(k)]['value']) for score in scores]):.1f} (k = {k})"
     if all(score.get("maj@n") for score in scores):
-        row["maj@n"] = Estimate(100 * mean([score["maj@n"]["value"] for score in scores]))
+        row["maj@n"] = Estimate(100 * mean([number(score["maj@n"]["value"]) for score in scores]))
     return row
 
 
