@@ -120,7 +120,8 @@ def test_sections_of_two_directories_with_one_name_keep_their_files(tmp_path):
     assert "40" in (written / "fig2.2-1.csv").read_text()
 
 
-def test_a_run_beside_a_sweep_keeps_its_own_curves(tmp_path):
+def test_a_run_beside_a_sweep_keeps_its_own_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "rendered", lambda _: dict.fromkeys(("png", "pdf", "svg"), b""))
     run = cell(tmp_path / "alone", "none", 0, [0.1], [0.3])
     declare(tmp_path, "e", [cell(tmp_path, "pcr", 0, [0.1], [0.3])])
     build.write([run, tmp_path])
@@ -138,6 +139,7 @@ def test_files_of_another_process_that_writes_the_same_report_are_left_alone(tmp
 
 
 def test_with_out_nothing_is_written_where_the_runs_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "rendered", lambda _: dict.fromkeys(("png", "pdf", "svg"), b""))
     run = cell(tmp_path / "sweep", "none", 0, [0.1], [0.3])
     before = sorted(path.name for path in (*run.iterdir(), *run.parent.iterdir()))
     for place in (run, run.parent):
@@ -149,7 +151,8 @@ def test_with_out_nothing_is_written_where_the_runs_are(tmp_path, monkeypatch, c
 
 def test_a_terminal_without_unicode_and_a_name_that_is_no_text(tmp_path):
     sweep = tmp_path / os.fsdecode(b"caf\xe9 <b> & %")
-    cell(sweep, "none", 0, [0.1, 0.2], [0.3, 0.4])
+    directory = cell(sweep, "none", 0, [0.1, 0.2], [0.3, 0.4])
+    declare(sweep, "e", [directory], tables=[{"rows": ["resolver.name"]}])
     code = "import sys; from pcr_run.report import cli; sys.exit(cli.main())"
     options = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}, "capture_output": True}
     done = subprocess.run([sys.executable, "-c", code, sweep], **options)
