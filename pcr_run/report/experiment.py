@@ -166,8 +166,8 @@ def check(given: Any, file: str, known: Collection[str] | None = None) -> None:
             raise ConfigError(f"{place}.y", f"{kind} shows one measure, not a list")
         if kind == "curves" and figure.get("x") not in (None, "step", "minutes"):
             raise ConfigError(f"{place}.x", f"is {figure['x']!r}; right is step or minutes")
-    for place, key in _keys(given) if known is not None else ():
-        if key not in (*known, "option"):
+    for place, key in _keys(given):
+        if known is not None and key not in (*known, "option"):
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "right is a flat key such as resolver.name"
             raise ConfigError(f"{file}: {place}", f"no run has the key {key!r}; {hint}")
@@ -176,9 +176,9 @@ def check(given: Any, file: str, known: Collection[str] | None = None) -> None:
 def check_declared(experiments: DictConfig, runs: Sequence[Config]) -> None:
     """Raise ``ConfigError`` for what a report could not show of experiments whose runs are still to be made."""
     known = {key for cfg in runs for key, _ in flat(to_dict(cfg))}
-    for name, each in experiments.items():
-        declared: Any = OmegaConf.to_container(each, resolve=True)
-        check({**declared, "name": str(name), "cells": [], "grids": None}, f"experiments.{name}", known)
+    for name in map(str, experiments):
+        declared: Any = OmegaConf.to_container(experiments[name], resolve=True)
+        check({**declared, "name": name, "cells": [], "grids": None}, f"experiments.{name}", known)
 
 
 def _keys(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
