@@ -130,8 +130,8 @@ def _scatter(figure: Figure, cells: Sequence[Cell], x: str, y: str) -> Drawing:
     for limit, span in ((axis.set_xlim, [p[0] for p in frame]), (axis.set_ylim, [p[1] for p in frame])):
         margin = 0.08 * (max(span) - min(span)) or 0.05 * abs(span[0]) or 1.0
         limit(min(span) - margin, max(span) + margin)
-    along = f"\n(numbers at points: {figure.along})" if figure.along else ""
-    axis.set_xlabel(measures.label(x, list(cells)) + along)
+    numbers = f"\n(numbers at points: {figure.along})" if figure.along else ""
+    axis.set_xlabel(measures.label(x, list(cells)) + numbers)
     axis.set_ylabel(measures.label(y, list(cells)))
     below(drawing, [axis])
     return drawing
