@@ -39,7 +39,8 @@ def fill(sweep: Path, page: Path = DOCS / "reproduction.md") -> None:
     for name in FIGURE.findall(text):
         if name.partition("-")[0] in there:
             shutil.copy(report / "figures" / f"{name}.png", DOCS / "results")
-    page.write_text(BLOCK.sub(lambda found: block(found[1]), text), encoding="utf-8")
+    filled = BLOCK.sub(lambda found: block(found[1]) if found[1].partition("-")[0] in there else found[0], text)
+    page.write_text(filled, encoding="utf-8")
 
 
 if __name__ == "__main__":

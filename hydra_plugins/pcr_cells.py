@@ -80,6 +80,10 @@ class CellsLauncher(Launcher):
         """Run the cells; ends the process with exit code 1 or 2 when some failed."""
         self.sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
         cells = self._checked(job_overrides)
+        if self.config.experiments:
+            from pcr_run.report import experiment
+
+            experiment.check_declared(self.config.experiments, [cell.cfg for cell in cells])
         if cells[0].cfg.dry_run:
             self._show([(cell.cfg, cell.directory) for cell in cells])
             return [_returned(cell, None) for cell in cells]

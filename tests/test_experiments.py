@@ -157,6 +157,8 @@ def test_claims_are_fixed_before_the_runs(command, work, own):
         ("direction: greater", "direction: equal", "experiments.own.claims.better.interest", "above 0"),
         ("interest: 1", "interst: 1", "experiments.own.claims.better.interst", "interest"),
         ("resolver=none,pcr", "resolver=none,prc", "resolver", "pcr"),
+        ("tables:", "figures: [{kind: pie}]\ntables:", "experiments.own: figures[0].kind", "right is one of curves"),
+        ("of: {resolver.name", "of: {resolver.nam", "claims.better.of", "did you mean resolver.name?"),
     ],
 )
 def test_a_wrong_experiment_is_refused_before_any_run(command, work, own, old, new, key, problem):

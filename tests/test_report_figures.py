@@ -191,6 +191,32 @@ def test_whatever_is_missing_is_said_and_nothing_breaks(tmp_path, kind, state):
         assert "no run" in texts(drawing) or "no complete run" in texts(drawing)
 
 
+def test_intervals_do_not_stretch_axes_beyond_what_a_measure_can_be(tmp_path):
+    for seed, value in ((0, -0.99), (1, 0.99), (2, 0.99)):
+        metrics = [{"step": step, "grad_norm": value + 1, "cos_update_sta": value} for step in (1, 2)]
+        cell(tmp_path, "pcr", seed, [0.1], [0.2], metrics=metrics)
+    low, high = draw(Figure("cosine"), load(tmp_path)).axes[0].get_ylim()
+    assert -1.3 < low < -1 < 1 < high < 1.3
+    assert draw(Figure("grad_norm"), load(tmp_path)).axes[0].get_ylim()[0] > -0.3
+
+
+def test_cells_of_a_heatmap_are_as_wide_at_its_ends(tmp_path):
+    layers = [{"step": step, "layer": 0, "module": "mlp", "cos_pla_sta": 0.5} for step in (5, 10, 15)]
+    cell(tmp_path, "pcr", 0, [0.1], [0.2], layers=layers)
+    assert draw(Figure("heatmap"), load(tmp_path)).axes[0].get_xlim() == (2.5, 17.5)
+
+
+def test_numbers_at_points_are_named(sweep):
+    assert "(numbers at points: learner.beta)" in texts(draw(Figure("pareto", along="learner.beta"), load(sweep)))
+
+
+def test_labels_of_rows_stand_left_of_the_first_panels(tmp_path):
+    more = {name: ([0.5], [0.3]) for name in ("code", "poems")}
+    cell(tmp_path, "pcr", 0, [0.1], [0.2], metrics=training(), scores=more)
+    labelled = [axis.get_yticklabels()[0].get_text() for axis in draw(Figure("forgetting"), load(tmp_path)).axes]
+    assert labelled == ["pcr (n=1)", "", "pcr (n=1)", ""]
+
+
 def test_names_with_formulas_are_texts(tmp_path):
     cell(tmp_path, "$\\frac{<b>", 0, [0.1], [0.2], metrics=training())
     drawing = draw(Figure("curves", title="$x_"), load(tmp_path))

@@ -197,12 +197,18 @@ def test_latex_escapes_what_is_special_and_is_booktabs():
     text = latex(GRID)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lr}"):
         assert rule in text
-    assert r"a|b\_c\%d =e \& \textless{}i\textgreater{}f" in text
+    assert r"a\textbar{}b\_c\%d =e \& \textless{}i\textgreater{}f" in text
     assert r"\$g\$ \{h\} \textbackslash{}i \#j \textasciitilde{}k \textasciicircum{}l" in text
     assert r"$-$1.2 $\pm$ 0.5 (3\% cut)" in text
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip()
     assert [line.replace(r"\&", "").count("&") for line in body.splitlines()] == [1, 1]
     assert "\u2028" not in text
+
+
+def test_latex_needs_no_other_encoding_of_fonts():
+    text = latex(Grid("t", ("a",), ({"a": 'a "b" | c'},)))
+    assert r"a ''b'' \textbar{} c" in text
+    assert "textquotedbl" not in text
 
 
 def test_an_infinite_perplexity_and_a_score_that_is_missing_are_said(tmp_path):

@@ -115,6 +115,12 @@ def test_mbpp_rows_name_the_function_that_the_tests_call(write) -> None:
     assert tests == CodeTests("similar", tuple(MBPP_SANITIZED["test_list"]), setup="import math\nimport re")
 
 
+def test_imports_of_mbpp_may_be_one_text(write) -> None:
+    row = {**MBPP_SANITIZED, "test_imports": "import math\nimport re"}
+    ((_, tests),) = rows({"path": write([row]), "shape": "mbpp"})
+    assert tests.setup == "import math\nimport re"
+
+
 def test_mbpp_rows_whose_tests_cannot_call_a_sandbox_are_left_out(write) -> None:
     pair = "class Pair:\n    def __init__(self, a): self.a = a\n"
     objects = {

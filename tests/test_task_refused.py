@@ -86,6 +86,11 @@ def test_files_without_rows_or_with_different_columns_are_refused(write, tmp_pat
         ("mbpp", {**MBPP_FULL, "code": "def f(:"}, "column 'code' is no Python"),
         ("mbpp", {**MBPP_FULL, "test_list": ["assert double( =="]}, "column 'test_list' is no Python"),
         ("mbpp", {**MBPP_FULL, "test_list": "assert double(1)"}, "no list of tests"),
+        (
+            "mbpp",
+            {**MBPP_FULL, "test_setup_code": [1]},
+            "column 'test_setup_code' holds [1]; a text or a list of texts",
+        ),
         ("humaneval", {**HUMANEVAL, "entry_point": "volume"}, "does not define volume"),
         ("verifiable", {"problem_statement": "a", "verification_info": "{"}, "is no JSON"),
         ("verifiable", {"problem_statement": "a", "verification_info": "[1]"}, "no language and test_cases"),
@@ -93,6 +98,8 @@ def test_files_without_rows_or_with_different_columns_are_refused(write, tmp_pat
             ("verifiable", {"problem_statement": "a", "verification_info": {"language": "python", **cases}}, words)
             for cases, words in (
                 ({"test_cases": []}, "no test case"),
+                ({"test_cases": 3}, "no test case"),
+                ({"test_cases": [{"fn_name": 3, "input": "[1]", "output": "1"}]}, "3, no name of a function"),
                 ({"test_cases": [{"input": "1"}]}, "no input and output"),
                 ({"test_cases": [{"fn_name": None, "input": 1, "output": 2}]}, "no texts"),
                 ({"test_cases": [{"fn_name": "f", "input": "[1]", "output": "("}]}, "a test's output is no JSON"),

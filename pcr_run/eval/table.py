@@ -12,6 +12,7 @@ from pcr_run.records import result
 from pcr_run.records.jsonl import read
 from pcr_run.records.number import number
 from pcr_run.report.grid import aligned
+from pcr_run.report.harness import is_share
 from pcr_run.report.statistics import half_width, mean_interval
 
 COLUMNS = (
@@ -119,7 +120,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """The rows as a table that also reads well as plain text."""
     lines = [["benchmark", "score", "model", "value", "difference", "questions x n", "truncated"]]
     for row in rows:
-        percent = row["score"] in ("Pass@1", "acc", "acc_norm") or "@" in row["score"]
+        percent = "@" in row["score"] or is_share(row["score"])
         size = "" if row["questions"] is None else f"{row['questions']}" + (f" x {row['n']}" if row["n"] else "")
         cut = "" if row["truncated"] is None else f"{100 * row['truncated']:.1f}%"
         difference = (
@@ -140,6 +141,7 @@ def _written(value: float | None, half: float | None, percent: bool, sign: str =
 
 
 def _read(directory: Path) -> tuple[str, Row]:
-    """(name, results) of a model's directory; a model that was not measured has none."""
-    lines = read(directory / "evaluations.jsonl")
-    return str(result.read(directory).get("model", directory.name)), lines[-1] if lines else {}
+    """(name, results) of a model's directory; none where it was not measured this time, whatever it had before."""
+    found = result.read(directory)
+    lines = read(directory / "evaluations.jsonl") if found.get("status") == "complete" else []
+    return str(found.get("model", directory.name)), lines[-1] if lines else {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,11 @@ def write(
         sections.append(section)
         written.update(files)
     every = list({id(cell): cell for each in experiments for cell in each.cells}.values())
-    written["report.html"] = page.render(
-        " and ".join(directory.name for directory in directories), sections, runs(every), *sample(every)
-    ).encode("utf-8")
+    title = " and ".join(directory.name for directory in directories)
+    written["report.html"] = _bytes(page.render(title, sections, runs(every), *sample(every)))
     _replace(out, written)
-    if (directories[0] / "config.yaml").is_file():  # a run: its learning curves beside its result
+    if len(directories) == 1 and (directories[0] / "config.yaml").is_file() and out == directories[0] / "report":
+        # a run: its learning curves beside its result
         (directories[0] / "curves.png").write_bytes(written[f"figures/{experiments[0].name}-1-curves.png"])
     return out / "report.html"
 
@@ -77,7 +79,7 @@ def collect(
         for file in declared:
             found.append((directory, experiment.read(file)))
     named: set[Path] = set()
-    declared_ones = []
+    declared_ones: list[Experiment] = []
     for directory, given in sorted(found, key=lambda pair: (pair[1].get("order") or 0, pair[1]["name"])):
         own, missing = [], []
         for name in given["cells"]:
@@ -87,13 +89,20 @@ def collect(
             own += [known[place]] if place in known else []
             missing += [] if place in known else [name]
             named.add(place)
-        declared_ones.append(experiment.experiment(given, own, missing))
+        made = experiment.experiment(given, own, missing)
+        declared_ones.append(replace(made, name=_free(made.name, declared_ones)))
     rest, repeated = distinct([cell for place, cell in known.items() if place not in named])
     if rest:
         title = "Other runs" if declared_ones else "All runs" if len(rest) > 1 else rest[0].directory.name
         name = "other" if declared_ones else "runs"
-        declared_ones.append(experiment.default(name, rest, title))
+        declared_ones.append(experiment.default(_free(name, declared_ones), rest, title))
     return declared_ones, repeated
+
+
+def _free(name: str, taken: Sequence[Experiment]) -> str:
+    """A name for files that no other section has: those of two directories may be called the same."""
+    names = [each.name for each in taken]
+    return next(found for i in range(1, len(names) + 2) if (found := f"{name}.{i}" if i > 1 else name) not in names)
 
 
 def runs(cells: Sequence[Cell]) -> Grid:
@@ -120,7 +129,9 @@ def _section(each: Experiment, table: Grid | None, repeated: Sequence[Cell]) -> 
     """An experiment's part of the page, and its files."""
     grids = [g for i, t in enumerate(each.tables) for g in tables(each, t, f"{each.name}: tables[{i}]")]
     grids = [g for g in grids if g.rows]
-    written = {f"tables/{name}": content.encode() for name, content in grid.files(_named(each.name, grids))}
+    written = {
+        f"tables/{name}": content.encode("utf-8", "replace") for name, content in grid.files(_named(each.name, grids))
+    }
     pictures = []
     for i, figure in enumerate(each.figures, 1):
         drawing = figures.draw(figure, each.cells)
@@ -129,7 +140,8 @@ def _section(each: Experiment, table: Grid | None, repeated: Sequence[Cell]) -> 
         written |= {f"figures/{file}.{ending}": content for ending, content in forms.items()}
         pictures.append(Picture(figures.caption(figure), forms["svg"], file, drawing.get_figwidth() > 7))
     if table is not None:
-        written |= {f"tables/{n}": c.encode() for n, c in grid.files([(f"{each.name}-claims", table)])}
+        claimed = grid.files([(f"{each.name}-claims", table)])
+        written |= {f"tables/{name}": _bytes(content) for name, content in claimed}
     return Section(each, grids, pictures, table, remarks(each.cells, each.missing, repeated, each.changed)), written
 
 
@@ -142,14 +154,22 @@ def _named(name: str, grids: Sequence[Grid]) -> Iterator[tuple[str, Grid]]:
         yield f"{name}-{number}{'-details' if details else ''}", each
 
 
+def _bytes(text: str) -> bytes:
+    """UTF-8; a question mark for what is no character, as the name of a directory may hold."""
+    return text.encode("utf-8", "replace")
+
+
 def _replace(out: Path, files: dict[str, bytes]) -> None:
-    """Write all files, each whole or not at all, and remove those of an earlier report that are no more."""
+    """Write all files, each whole or not at all, and remove those of an earlier report that are no more.
+
+    Another process may do the same at once, such as ``--watch`` while a sweep ends.
+    """
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
         for old in (out / folder).iterdir():
-            if f"{folder}/{old.name}" not in files and old.is_file():
-                old.unlink()
+            if f"{folder}/{old.name}" not in files and old.suffix != ".tmp" and old.is_file():
+                old.unlink(missing_ok=True)
     for name, content in files.items():
-        temporary = out / f"{name}.tmp"
+        temporary = out / f"{name}.{os.getpid()}.tmp"
         temporary.write_bytes(content)
         temporary.replace(out / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,11 +48,12 @@ class Cell:
         """What its random choices come from."""
         return int(self.config["seed"])
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, Any]:
-        """Scores ``before`` and ``after`` by task, the trained one first; empty where it was not evaluated."""
-        found = self.result.get("scores") or {}
-        return dict(sorted(found.items(), key=lambda pair: pair[0] != self.config.get("task.name")))
+        """Scores ``before`` and ``after`` by task, the trained one first; without those that are not finite."""
+        found = self.result.get("scores")
+        known = {task: score for task, score in found.items() if _is_score(score)} if isinstance(found, dict) else {}
+        return dict(sorted(known.items(), key=lambda pair: pair[0] != self.config.get("task.name")))
 
     @property
     def not_trained(self) -> list[str]:
@@ -113,8 +115,13 @@ def load(directory: Path) -> list[Cell]:
 
 
 def read(directory: Path) -> Cell:
-    """One run; ``ConfigError`` where its configuration cannot be read."""
-    return Cell(directory, dict(_flat(result.read_config(directory))), result.read(directory))
+    """One run; ``ConfigError`` where its configuration cannot be read, or is not that of a run."""
+    config = dict(flat(result.read_config(directory)))
+    for key, kind in (("seed", int), ("task.name", str), ("resolver.name", str)):
+        if not isinstance(config.get(key), kind):
+            problem = f"{key} is {config.get(key)!r}, so this is no run of pcr-run; move {directory.name} away"
+            raise ConfigError(str(directory / "config.yaml"), problem)
+    return Cell(directory, config, result.read(directory))
 
 
 def distinct(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
@@ -142,9 +149,16 @@ def varied(cells: Sequence[Cell]) -> list[str]:
     return chosen
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _is_score(found: Any) -> bool:
+    values = [found.get(when) for when in ("before", "after")] if isinstance(found, dict) else [None]
+    values = [value.get("pass@1") if isinstance(value, dict) else None for value in values]
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A configuration as pairs of a dotted key and its value."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

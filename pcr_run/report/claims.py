@@ -102,7 +102,7 @@ def _row(claim: Mapping[str, Any], effects: Sequence[float], pair: tuple[float, 
         "p for": f"{pair[0]:.3g}" if enough else None,
         "p against": f"{pair[1]:.3g}" if enough else None,
         "power": f"{power(claim['interest'], effects):.0%}" if enough and claim["direction"] != "equal" else None,
-        "outcome": verdict(*pair) if enough else "undecided: needs two seeds",
+        "outcome": verdict(*pair) if enough else f"undecided: {'needs two seeds' if effects else 'no such runs yet'}",
     }
 
 

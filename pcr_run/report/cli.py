@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the report goes; default: report/ in the first directory")
     parser.add_argument("--watch", action="store_true", help="write it again whenever a run has written, until Ctrl-C")
     given = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may not have ±
     directories = [directory.absolute() for directory in given.directory]
     try:
         _write(directories, given.out)
@@ -45,7 +46,10 @@ def main() -> int:
 def _write(directories: Sequence[Path], out: Path | None) -> None:
     read = {directory: load(directory) for directory in directories}
     for directory, cells in read.items():
-        summary.show(directory, cells)
+        if out is None:
+            summary.show(directory, cells)
+        else:  # the directory may be one that only others may write
+            print(summary.text(directory, cells), end="")
     print(f"report: {build.write(directories, out, read)}", flush=True)
 
 
@@ -59,7 +63,7 @@ def _watch(directories: Sequence[Path], out: Path | None) -> None:
             seen = newest
             try:
                 print(f"report: {build.write(directories, out)} ({time.strftime('%H:%M:%S')})", flush=True)
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
                 print(f"pcr-report: error: {error}", file=sys.stderr)
 
 

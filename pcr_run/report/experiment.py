@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from pcr_run.errors import ConfigError
-from pcr_run.report.cells import Cell, varied
+from pcr_run.report.cells import Cell, flat, varied
 from pcr_run.report.option import named
+from pcr_run.schema import ClaimConfig, Config, to_dict
+from pcr_run.schema.experiment import DIRECTIONS
 
 PRINTED = ("table1",)
 LINES = 12
@@ -80,22 +85,28 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "grad_norm": (),
     "cosine": (),
 }
-"""Kinds of figures and the fields that each takes beside ``title``, ``by`` and ``where``."""
+"""Kinds of figures and the fields that each takes beside ``title``, ``by``, ``where`` and ``scales``."""
 
 SEVERAL = ("curves", "sensitivity")
 """Kinds with a panel for each measure of ``y``; the others show one."""
 
 TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(
-        ("name", "title", "source", "scale", "text", "kind", "x", "along", "printed", "sha256", "at"), (str, "a text")
+        (
+            *("name", "title", "source", "scale", "text", "kind", "x", "along", "printed", "sha256", "at"),
+            *("statistic", "spread", "direction"),
+        ),
+        (str, "a text"),
     ),
+    **dict.fromkeys(("interest", "value"), ((int, float), "a number")),
     "order": (int, "a whole number"),
-    **dict.fromkeys(("cells", "rows", "benchmarks", "by", "grids"), (list, "a list of texts")),
+    **dict.fromkeys(("cells", "rows", "benchmarks", "by", "grids", "scales"), (list, "a list of texts")),
     **dict.fromkeys(("tables", "figures", "fixed"), (list, "a list of mappings")),
-    **dict.fromkeys(("against", "where", "claims"), (dict, "a mapping")),
+    **dict.fromkeys(("of", "against", "where", "claims"), (dict, "a mapping")),
     "y": ((str, list), "a measure or a list of them"),
 }
 TABLE = ("title", "rows", "benchmarks", "against", "printed", "where")
+CLAIM = tuple(field.name for field in fields(ClaimConfig))
 SECTION = (
     "name",
     "title",
@@ -118,11 +129,25 @@ def read(file: Path) -> dict[str, Any]:
         given = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(str(file), f"not readable as JSON ({error})") from error
-    _checked(given, SECTION, ("name", "cells"), str(file))
+    check(given, str(file))
+    return given
+
+
+def check(given: Any, file: str, known: Collection[str] | None = None) -> None:
+    """Raise ``ConfigError`` unless it is what an experiment's file may say; ``file`` is what the message names.
+
+    ``known``: the flat keys of its runs' configurations, before there are runs.
+    """
+    _checked(given, SECTION, ("name", "cells"), file)
     if not re.fullmatch(r"[\w.-]+", given["name"]) or given["name"].startswith("."):
         raise ConfigError(f"{file}: name", f"is {given['name']!r}; right are letters, digits, _, - and .")
     for i, entry in enumerate(given.get("fixed") or []):
         _checked(entry, ("sha256", "at"), (), f"{file}: fixed[{i}]")
+    for name, claim in (given.get("claims") or {}).items():
+        place = f"{file}: claims.{name}"
+        _checked(claim, CLAIM, ("text", "statistic", "direction", "interest"), place)
+        if claim["direction"] not in DIRECTIONS:
+            raise ConfigError(f"{place}.direction", f"is {claim['direction']!r}; right is {', '.join(DIRECTIONS)}")
     for i, table in enumerate(given.get("tables") or []):
         place = f"{file}: tables[{i}]"
         _checked(table, TABLE, ("rows",), place)
@@ -136,12 +161,38 @@ def read(file: Path) -> dict[str, Any]:
         if kind is not None and kind not in FIELDS:
             raise ConfigError(f"{place}.kind", f"is {kind!r}; right is one of {', '.join(FIELDS)}")
         needed = ("kind", "x") if kind == "sensitivity" else ("kind",)
-        _checked(figure, ("kind", "title", "by", "where", *FIELDS.get(str(kind), ())), needed, place)
+        _checked(figure, ("kind", "title", "by", "where", "scales", *FIELDS.get(str(kind), ())), needed, place)
         if kind not in SEVERAL and isinstance(figure.get("y"), list):
             raise ConfigError(f"{place}.y", f"{kind} shows one measure, not a list")
         if kind == "curves" and figure.get("x") not in (None, "step", "minutes"):
             raise ConfigError(f"{place}.x", f"is {figure['x']!r}; right is step or minutes")
-    return given
+    for place, key in _keys(given):
+        if known is not None and key not in (*known, "option"):
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "right is a flat key such as resolver.name"
+            raise ConfigError(f"{file}: {place}", f"no run has the key {key!r}; {hint}")
+
+
+def check_declared(experiments: DictConfig, runs: Sequence[Config]) -> None:
+    """Raise ``ConfigError`` for what a report could not show of experiments whose runs are still to be made."""
+    known = {key for cfg in runs for key, _ in flat(to_dict(cfg))}
+    for name in map(str, experiments):
+        declared: Any = OmegaConf.to_container(experiments[name], resolve=True)
+        check({**declared, "name": name, "cells": [], "grids": None}, f"experiments.{name}", known)
+
+
+def _keys(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(place, key) of each key of a run's configuration that a checked file's content names."""
+    for name, claim in (given.get("claims") or {}).items():
+        found = [(field, key) for field in ("of", "against", "where") for key in claim.get(field) or ()]
+        found += [("spread", claim["spread"])] if claim.get("spread") else []
+        yield from ((f"claims.{name}.{field}", key) for field, key in found)
+    for part in ("tables", "figures"):
+        for i, each in enumerate(given.get(part) or []):
+            found = [(field, key) for field in ("rows", "by", "where") for key in each.get(field) or ()]
+            found += [("along", each["along"])] if each.get("along") else []
+            found += [("x", each["x"])] if each.get("kind") == "sensitivity" else []
+            yield from ((f"{part}[{i}].{field}", key) for field, key in found)
 
 
 def experiment(given: Mapping[str, Any], cells: Sequence[Cell], missing: Sequence[str]) -> Experiment:
@@ -153,7 +204,7 @@ def experiment(given: Mapping[str, Any], cells: Sequence[Cell], missing: Sequenc
         tuple(missing),
         **{"title": given["name"], **plain},
         tables=tuple(Table(**_frozen(table)) for table in given.get("tables") or []),
-        figures=tuple(Figure(**_frozen(figure)) for figure in given.get("figures") or []),
+        figures=tuple(Figure(**figure) for figure in _shown(given)),
         given=dict(given),
     )
 
@@ -190,6 +241,12 @@ def default(name: str, cells: Sequence[Cell], title: str) -> Experiment:
     plain = "resolver.name" in differing and any(cell.value("resolver.name") == "none" for cell in cells)
     table = Table(rows=tuple(keys), against={"resolver.name": "none"} if plain else None)
     return Experiment(name, tuple(cells), title=title, tables=(table,), figures=tuple(figures))
+
+
+def _shown(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures that the experiment has at its scale."""
+    figures = [_frozen(figure) for figure in given.get("figures") or []]
+    return [figure for figure in figures if given.get("scale") in figure.pop("scales", (given.get("scale"),))]
 
 
 def _frozen(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -147,7 +147,8 @@ LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",  # \textquotedbl does not exist in LaTeX's default encoding, where | is a dash
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "-": "{-}",
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pcr_run.report import harness
 from pcr_run.report.cells import Cell
 
 Values = NDArray[np.float64]
@@ -28,17 +30,22 @@ LABELS = {
     "alpha": "alpha (variance ratio)",
     "pass_rate": "share of right responses",
 }
+COSINE = (-1.0, 1.0)
+BOUNDS = {"grad_norm": (0.0, math.inf), "cos_update_sta": COSINE, "cos_pla_sta": COSINE}
+"""What a measure cannot be beyond, though the interval of a few runs may."""
 OF_EVALUATIONS = ("trained", "others", "mean", "perplexity")
 
 
 def label(name: str, cells: list[Cell]) -> str:
     """The axis of a measure, with its unit."""
+    if name in harness.names(cells):
+        return harness.label(name)
     return LABELS.get(name, f"Pass@1 on {name} (%)" if _is_task(name, cells) else name)
 
 
 def number(value: Any) -> float:
     """A number of a record; nan for what is none (null: not finite, or not measured)."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else math.nan
 
 
 def final(cell: Cell, name: str, when: str = "after") -> float:
@@ -46,6 +53,8 @@ def final(cell: Cell, name: str, when: str = "after") -> float:
     if name in OF_EVALUATIONS or name in cell.scores:
         scores = {task: score.get(when, {}) for task, score in cell.scores.items()}
         return _of_evaluation(cell, name, scores, (cell.result.get("perplexity") or {}).get(when))
+    if name in harness.names([cell]):
+        return harness.final(cell, name, when)
     if when == "before":
         return 0.0 if name in ("kl", "minutes") else math.nan
     if name == "minutes":
@@ -61,6 +70,9 @@ def series(cell: Cell, name: str) -> tuple[Values, Values]:
         lines = [line for line in cell.evaluations if isinstance(line.get("tasks"), dict)]
         found = [_of_evaluation(cell, name, line["tasks"], line.get("perplexity")) for line in lines]
         return _array(lines, "step"), np.array(found, dtype=float)
+    if name in harness.names([cell]):
+        found = [harness.scores(line).get(name, math.nan) for line in cell.evaluations]
+        return _array(cell.evaluations, "step"), np.array(found, dtype=float)
     return _array(cell.metrics, "step"), minutes(cell) if name == "minutes" else column(cell, name)
 
 

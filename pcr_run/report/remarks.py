@@ -45,10 +45,10 @@ def _of_cell(cell: Cell) -> Iterator[tuple[str, str]]:
         if after.get("ungradable"):
             yield f"Questions of {task} that nothing could judge", f"{len(after['ungradable'])}"
     for task, overlap in (cell.result.get("overlap") or {}).items():
-        shared = sum(overlap.get(key) or 0 for key in ("same", "ngram"))
+        shared = sum((overlap or {}).get(key) or 0 for key in ("same", "ngram"))
         if shared:
             yield f"Training questions that {task} holds out as well, or that share 13 words with one", f"{shared}"
-    if "perplexity" in cell.result and (cell.result["perplexity"] or {}).get("after") is None:
+    if (perplexity := cell.result.get("perplexity")) and perplexity.get("after") is None:
         yield "Perplexity is not finite", ""
     if cell.metrics:
         yield from _of_training(cell)

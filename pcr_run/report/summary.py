@@ -45,13 +45,23 @@ def write(directory: Path, cells: Sequence[Cell] | None = None) -> str:
     rows = table(cells, keys)
     others = sorted({name for row in rows for name in row if name.endswith("_change")})
     names = [*map(heading, keys), *SCORES, *others, *NUMBERS, "seconds", "reason"]
-    with (directory / "summary.csv").open("w", newline="", encoding="utf-8") as file:
+    with (directory / "summary.csv").open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    text = markdown(directory.name, rows, [heading(key) for key in keys]) + unjudged(cells)
-    (directory / "summary.md").write_text(text, encoding="utf-8")
-    return text
+    found = _text(directory, cells, keys, rows)
+    (directory / "summary.md").write_text(found, encoding="utf-8", errors="replace")
+    return found
+
+
+def text(directory: Path, cells: Sequence[Cell]) -> str:
+    """What stands in ``summary.md``."""
+    keys = varied(cells)
+    return _text(directory, cells, keys, table(cells, keys))
+
+
+def _text(directory: Path, cells: Sequence[Cell], keys: Sequence[str], rows: Sequence[Row]) -> str:
+    return markdown(directory.name, rows, [heading(key) for key in keys]) + unjudged(cells)
 
 
 def unjudged(cells: Sequence[Cell]) -> str:
@@ -59,7 +69,7 @@ def unjudged(cells: Sequence[Cell]) -> str:
     found = {
         task: score["after"]["ungradable"]
         for cell in cells
-        for task, score in cell.result.get("scores", {}).items()
+        for task, score in cell.scores.items()
         if score["after"].get("ungradable")
     }
     lines = [f"- {task}: {', '.join(names)} ({len(names)})" for task, names in found.items()]
@@ -119,22 +129,23 @@ def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
     """The numbers of cells that differ in nothing but their seed; ``plain`` are those of ``resolver=none``."""
     task = cells[0].config["task.name"]
     row: Row = {}
-    if all(task in cell.result.get("scores", {}) for cell in cells):
-        row["before"] = fmean(cell.result["scores"][task]["before"]["pass@1"] for cell in cells)
-        row["after"] = fmean(cell.result["scores"][task]["after"]["pass@1"] for cell in cells)
+    if all(task in cell.scores for cell in cells):
+        row["before"] = fmean(cell.scores[task]["before"]["pass@1"] for cell in cells)
+        row["after"] = fmean(cell.scores[task]["after"]["pass@1"] for cell in cells)
         changes = [(_score(cell, task, "before"), _score(cell, task, "after")) for cell in cells]
         row["difference"], row["difference_ci95"], row["interval_over"] = _paired(changes)
-        by_seed = {cell.seed: cell for cell in plain if task in cell.result.get("scores", {})}
+        by_seed = {cell.seed: cell for cell in plain if task in cell.scores}
         pairs = [(by_seed[cell.seed], cell) for cell in cells if cell.seed in by_seed]
         if pairs:
             after = [(_score(other, task, "after"), _score(cell, task, "after")) for other, cell in pairs]
             row["to_none"], row["to_none_ci95"], row["to_none_over"] = _paired(after)
-        for other in cells[0].result["scores"]:
-            if other != task:
-                row[f"{other}_change"] = fmean(cell.result["scores"][other]["difference"] for cell in cells)
-    if all("perplexity" in cell.result for cell in cells):
+        for other in cells[0].scores:
+            if other != task and all(other in cell.scores for cell in cells):
+                changes = [(_score(cell, other, "before"), _score(cell, other, "after")) for cell in cells]
+                row[f"{other}_change"] = fmean(after["pass@1"] - before["pass@1"] for before, after in changes)
+    if all(cell.result.get("perplexity") for cell in cells):
         for when in ("before", "after"):
-            values = [cell.result["perplexity"][when] for cell in cells]
+            values = [cell.result["perplexity"].get(when) for cell in cells]
             row[f"perplexity_{when}"] = math.inf if None in values else fmean(values)  # JSON has no infinity
     steps = [line for cell in cells for line in cell.metrics]
     for name in MEANS:
@@ -142,7 +153,7 @@ def _measured(cells: Sequence[Cell], plain: Sequence[Cell]) -> Row:
             row[name] = fmean(values)
             if name == "cos_update_sta":
                 row[SHARE] = fmean(value >= 0 for value in values)
-    row["seconds"] = fmean(sum(cell.result.get("seconds", {}).values()) for cell in cells)
+    row["seconds"] = fmean(sum((cell.result.get("seconds") or {}).values()) for cell in cells)
     return row
 
 
@@ -150,12 +161,14 @@ def _paired(pairs: Sequence[tuple[Row, Row]]) -> tuple[float, float | None, str]
     """Mean of second minus first, its half-width, and over what: seeds, or the questions of the only one."""
     if len(pairs) > 1:
         return *mean_interval([second["pass@1"] - first["pass@1"] for first, second in pairs]), f"{len(pairs)} seeds"
-    first, second = (score["per_question"] for score in pairs[0])
+    first, second = (score.get("per_question") or [] for score in pairs[0])
+    if len(first) != len(second) or not first:
+        return pairs[0][1]["pass@1"] - pairs[0][0]["pass@1"], None, "one seed"
     return *mean_interval([b - a for a, b in zip(first, second, strict=True)]), f"{len(first)} questions, one seed"
 
 
 def _score(cell: Cell, task: str, when: str) -> Row:
-    return cell.result["scores"][task][when]
+    return cell.scores[task][when]
 
 
 def _percent(value: float | None, half: float | None = None, sign: str = "") -> str:

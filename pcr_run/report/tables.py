@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from pcr_run.report import printed, statistics
+from pcr_run.report import harness, printed, statistics
 from pcr_run.report.arms import Values, arms, by_seed, heading, legend, partner
 from pcr_run.report.cells import Cell
 from pcr_run.report.experiment import Experiment, Table
 from pcr_run.report.grid import Entry, Estimate, Grid
-from pcr_run.report.measures import mean
+from pcr_run.report.measures import final, mean, number
 from pcr_run.report.printed import Line
 
 AVERAGE = "average"
@@ -41,20 +41,25 @@ def tables(experiment: Experiment, table: Table, where: str) -> list[Grid]:
     cells = [cell for cell in experiment.cells if cell.matches(table.where)]
     groups = {values: by_seed(group, f"{where}.rows") for values, group in arms(cells, table.rows).items()}
     groups = {values: seeds for values, seeds in groups.items() if seeds}
-    names = table.benchmarks or tuple(dict.fromkeys(t for s in groups.values() for c in s.values() for t in c.scores))
-    columns = (*map(heading, table.rows), "n", *names, AVERAGE, "perplexity")
-    lines = list(_lines(table, groups, names))
+    complete = [cell for seeds in groups.values() for cell in seeds.values()]
+    tasks, measured = list(dict.fromkeys(task for cell in complete for task in cell.scores)), harness.names(complete)
+    wanted = table.benchmarks or (*tasks, *measured)
+    names, extra = ([name for name in wanted if name in known] for known in (tasks, measured))
+    unknown = [name for name in wanted if name not in (*tasks, *measured)] if complete else []
+    notes = (*SCORES, *([f"No complete run was evaluated on: {', '.join(unknown)}."] if unknown else []))
+    columns = (*map(heading, table.rows), "n", *names, AVERAGE, "perplexity", *extra)
+    lines = list(_lines(table, groups, names, extra))
     if table.printed is None:
-        found = [Grid(table.title, columns, tuple(line.row for line in lines), SCORES)]
+        found = [Grid(table.title, columns, tuple(line.row for line in lines), notes)]
     else:
-        found = printed.beside(table.printed, table.title, columns, lines, SCORES)
-    details = tuple(row for values in groups for row in _details(table, groups, values, names))
+        found = printed.beside(table.printed, table.title, columns, lines, notes)
+    details = tuple(row for values in groups for row in _details(table, groups, values, names, extra))
     columns = ("n", "score", "IQM", "pass@k", "maj@n", "against", "pairs", "difference", "bootstrap", "P(better)")
     columns = (*map(heading, table.rows), "benchmark", *columns, "smallest effect")
     return [*found, Grid(f"{table.title}: details", columns, details, DETAILS)]
 
 
-def _lines(table: Table, groups: Groups, names: Sequence[str]) -> Iterator[Line]:
+def _lines(table: Table, groups: Groups, names: Sequence[str], extra: Sequence[str]) -> Iterator[Line]:
     """A line an arm; before the arms that began with the same model, one for that model."""
     keys = table.rows
     trained = [key.split(".")[0] in TRAINED for key in keys]
@@ -71,14 +76,19 @@ def _lines(table: Table, groups: Groups, names: Sequence[str]) -> Iterator[Line]
                         same.setdefault(seed, []).append(cell)
             who = dict(zip(map(heading, keys), origin, strict=True))
             who[heading(keys[trained.index(True)])] = BEFORE
-            yield Line(model, "base", {**who, **_estimates(list(same.values()), names, "before")})
+            yield Line(model, "base", {**who, **_estimates(list(same.values()), names, extra, "before")})
         who = dict(zip(map(heading, keys), values, strict=True))
         rule = str(next(iter(seeds.values())).config.get("resolver.name"))
-        yield Line(model, rule, {**who, **_estimates([[cell] for cell in seeds.values()], names, "after")})
+        yield Line(model, rule, {**who, **_estimates([[cell] for cell in seeds.values()], names, extra, "after")})
 
 
-def _estimates(seeds: Sequence[Sequence[Cell]], names: Sequence[str], when: str) -> dict[str, Entry]:
-    """n and an estimate for each column, over the seeds that have it; several cells of one seed count as their mean."""
+def _estimates(
+    seeds: Sequence[Sequence[Cell]], names: Sequence[str], extra: Sequence[str], when: str
+) -> dict[str, Entry]:
+    """n and an estimate for each column, over the seeds that have it; several cells of one seed count as their mean.
+
+    ``extra``: what lm-eval measured, which is not part of the average.
+    """
     row: dict[str, Entry] = {"n": len(seeds)}
     several = [*names, AVERAGE] if len(names) > 1 else names
     for name in several:
@@ -87,15 +97,21 @@ def _estimates(seeds: Sequence[Sequence[Cell]], names: Sequence[str], when: str)
         cut = mean([_cut(cell, wanted, when) for cells in seeds for cell in cells])
         row[name] = _estimate(values, None if math.isnan(cut) else cut)
     row["perplexity"] = _estimate([float(np.mean([_perplexity(c, when) for c in cells])) for cells in seeds], places=3)
+    for name in extra:
+        values = [mean([_score(cell, [name], when) for cell in cells]) for cells in seeds]
+        row[name] = _estimate(values, places=1 if harness.is_share(name.rpartition("/")[2]) else 3)
     return row
 
 
-def _details(table: Table, groups: Groups, values: Values, names: Sequence[str]) -> Iterator[dict[str, Entry]]:
-    """A row for each benchmark of an arm, and for their average."""
+def _details(
+    table: Table, groups: Groups, values: Values, names: Sequence[str], extra: Sequence[str]
+) -> Iterator[dict[str, Entry]]:
+    """A row for each benchmark of an arm, for their average, and for each of lm-eval's shares."""
     seeds = groups[values]
     other = partner(values, table.rows, table.against, list(groups)) if table.against else None
     who = dict(zip(map(heading, table.rows), values, strict=True))
-    for name in [*names, AVERAGE] if len(names) > 1 else names:
+    shares = [name for name in extra if harness.is_share(name.rpartition("/")[2])]
+    for name in [*names, *([AVERAGE] if len(names) > 1 else []), *shares]:
         wanted = list(names) if name == AVERAGE else [name]
         own = {seed: _score(cell, wanted) for seed, cell in seeds.items() if _has(cell, wanted)}
         if not own:
@@ -105,7 +121,7 @@ def _details(table: Table, groups: Groups, values: Values, names: Sequence[str])
         row: dict[str, Entry] = {**who, "benchmark": name, "n": len(found)}
         row |= {"score": _estimate(found, None if math.isnan(cut) else cut)}
         row["IQM"] = Estimate(statistics.interquartile_mean(found))
-        if name != AVERAGE:
+        if name in names:
             row |= _tries([cell for cell in seeds.values() if name in cell.scores], name)
         if other is not None:
             theirs = {seed: _score(cell, wanted) for seed, cell in groups[other].items() if _has(cell, wanted)}
@@ -127,9 +143,10 @@ def _compared(pairs: Sequence[tuple[Cell, Cell]], names: Sequence[str]) -> dict[
     smallest = statistics.smallest_effect(differences)
     if smallest is not None:
         row["smallest effect"] = Estimate(smallest)
-    answers = [[[c.scores[name]["after"].get("per_question") for name in names] for c in pair] for pair in pairs]
+    answers = [[[_questions(c, name) for name in names] for c in pair] for pair in pairs]
     shapes = {tuple(len(questions or ()) for questions in cell) for pair in answers for cell in pair}
-    if len(shapes) == 1 and all(shapes.pop()):
+    items = [[c.scores[name]["after"].get("items") for name in names if name in c.scores] for p in pairs for c in p]
+    if len(shapes) == 1 and all(shapes.pop()) and all(each == items[0] for each in items):
         each = [np.array([[b[i], a[i]] for a, b in answers], dtype=float) for i in range(len(names))]
         interval = statistics.hierarchical_bootstrap([100 * (d[:, 0] - d[:, 1]) for d in each])
         if interval is not None:
@@ -143,9 +160,9 @@ def _tries(cells: Sequence[Cell], name: str) -> dict[str, Entry]:
     common = set.intersection(*({int(k) for k in score.get("pass@k") or ()} for score in scores))
     row: dict[str, Entry] = {}
     if (k := max(common, default=1)) > 1:
-        row["pass@k"] = f"{100 * mean([score['pass@k'][str(k)]['value'] for score in scores]):.1f} (k = {k})"
+        row["pass@k"] = f"{100 * mean([number(score['pass@k'][str(k)]['value']) for score in scores]):.1f} (k = {k})"
     if all(score.get("maj@n") for score in scores):
-        row["maj@n"] = Estimate(100 * mean([score["maj@n"]["value"] for score in scores]))
+        row["maj@n"] = Estimate(100 * mean([number(score["maj@n"]["value"]) for score in scores]))
     return row
 
 
@@ -159,14 +176,17 @@ def _estimate(values: Sequence[float], cut: float | None = None, places: int = 1
 
 
 def _has(cell: Cell, names: Sequence[str]) -> bool:
-    return all(name in cell.scores for name in names)
+    return not math.isnan(_score(cell, names))
 
 
 def _score(cell: Cell, names: Sequence[str], when: str = "after") -> float:
     """Mean Pass@1 in percent; nan where one is missing."""
-    if not _has(cell, names):
-        return math.nan
-    return float(np.mean([100 * cell.scores[name][when]["pass@1"] for name in names]))
+    return float(np.mean([final(cell, name, when) for name in names])) if names else math.nan
+
+
+def _questions(cell: Cell, name: str) -> list[float] | None:
+    """The share of right answers to each question at the end of a run."""
+    return cell.scores[name]["after"].get("per_question") if name in cell.scores else harness.per_question(cell, name)
 
 
 def _cut(cell: Cell, names: Sequence[str], when: str) -> float:

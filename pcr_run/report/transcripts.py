@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pcr_run.report.cells import Cell
+from pcr_run.report.measures import number
 
 MOST, LETTERS, TOTAL = 2000, 8000, 16_000_000
 """Most transcripts of a page, most characters of one text, most characters of all of them."""
@@ -17,11 +18,11 @@ def sample(cells: Sequence[Cell], most: int = MOST) -> tuple[list[dict[str, Any]
     share = max(1, most // max(1, len(cells)))
     found: list[dict[str, Any]] = []
     there, letters = 0, max(500, min(LETTERS, TOTAL // max(1, most)))
-    for number, cell in enumerate(cells):
+    for run, cell in enumerate(cells):
         lines = cell.records("rollouts")
         there += len(lines)
         for i in _spread(len(lines), min(share, most - len(found))):
-            found.append({"run": number, **_short(lines[i], str(cell.config.get("task.name")), letters)})
+            found.append({"run": run, **_short(lines[i], str(cell.config.get("task.name")), letters)})
     return found, there
 
 
@@ -47,7 +48,7 @@ def _short(line: dict[str, Any], task: str, letters: int) -> dict[str, Any]:
         "prompt": _cut(prompt, letters),
         "response": _cut(line.get("response"), letters),
         "finish": _cut(line.get("finish"), 40),
-        "reward": reward if isinstance(reward, int | float) and math.isfinite(reward) else None,
+        "reward": None if math.isnan(number(reward)) else reward,
         "verdict": _cut(line.get("verdict"), 40),
         "detail": _cut(line.get("detail"), 1000),
     }

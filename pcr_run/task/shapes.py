@@ -71,7 +71,7 @@ def mbpp(row: Row) -> tuple[str, CodeTests] | None:
     if not tests or not isinstance(tests, list) or not all(isinstance(test, str) for test in tests):
         raise ValueError(f"column 'test_list' is {'no list of tests' if tests else 'empty'}")
     question = _text(row, "text" if "text" in row else "prompt")
-    setup = (row["test_setup_code"] if "text" in row else "\n".join(row["test_imports"] or ())) or ""
+    setup = _lines(row, "test_setup_code" if "text" in row else "test_imports")
     defined = [n for n in _parsed(_text(row, "code"), "code").body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     called = [node.name for node in defined if re.search(rf"\b{node.name}\(", tests[0])]
     if not called:
@@ -96,7 +96,7 @@ def verifiable(row: Row) -> tuple[str, CodeTests] | None:
     if info["language"] != "python":
         return None
     cases = info["test_cases"]
-    if not cases:
+    if not cases or not isinstance(cases, list):
         raise ValueError("column 'verification_info' has no test case")
     if not all(isinstance(case, dict) and {"input", "output"} <= set(case) for case in cases):
         raise ValueError("a test case of column 'verification_info' has no input and output")
@@ -105,6 +105,8 @@ def verifiable(row: Row) -> tuple[str, CodeTests] | None:
         if not all(isinstance(case[side], str) for case in cases for side in ("input", "output")):
             raise ValueError("a program's input and output in column 'verification_info' are no texts")
         return question, CodeTests(None, stdio=tuple((case["input"], case["output"]) for case in cases))
+    if not isinstance(name, str):
+        raise ValueError(f"fn_name of column 'verification_info' is {name!r}, no name of a function")
     calls = [(_value(case["input"], "a test's input"), _value(case["output"], "a test's output")) for case in cases]
     return question, CodeTests(name, tuple(f"assert {name}(*{inputs!r}) == {output!r}" for inputs, output in calls))
 
@@ -149,6 +151,15 @@ def _text(row: Row, column: str) -> str:
     if empty:
         raise ValueError(f"column {column!r} is empty")
     return str(value)
+
+
+def _lines(row: Row, column: str) -> str:
+    """A cell of code: one text or a list of lines, which may be empty."""
+    value = row[column] or ""
+    lines = value if isinstance(value, list) else [value]
+    if not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"column {column!r} holds {value!r}; a text or a list of texts is right")
+    return "\n".join(lines)
 
 
 def _value(cell: Any, what: str) -> Any:

@@ -77,7 +77,9 @@ def _lines(
 ) -> bool:
     """A line for each arm that has the measure; whether there was one."""
     window, sight = 1, list[float]()
-    for i, (values, group) in enumerate(arms(cells, figure.by).items()):
+    groups = arms(cells, figure.by)
+    shade = min(0.15, 0.45 / len(groups))  # of many bands that lie on each other each still shows
+    for i, (values, group) in enumerate(groups.items()):
         series = [(*measures.series(cell, name), cell) for cell in group]
         finite = [(x[np.isfinite(x + y)], y[np.isfinite(x + y)], cell) for x, y, cell in series]
         runs = [(x, y, cell) for x, y, cell in finite if len(y)]
@@ -95,7 +97,7 @@ def _lines(
         smoothed = [(own_x, _moving(y, own)) for own_x, y, _ in runs]
         sight += [*np.concatenate([y for _, y in smoothed])]
         if len(runs) > 2:
-            axis.fill_between(x, mean - half, mean + half, color=look(i)["color"], alpha=0.15, linewidth=0)
+            axis.fill_between(x, mean - half, mean + half, color=look(i)["color"], alpha=shade, linewidth=0)
             sight += [*(mean - half), *(mean + half)]
         elif len(runs) == 2:  # a 95% interval of two runs would fill the panel
             for own_x, y in smoothed:
@@ -106,7 +108,8 @@ def _lines(
     found = [value for value in sight if np.isfinite(value)]
     if found:
         margin = 0.05 * (max(found) - min(found)) or 0.05 * abs(found[0]) or 0.5
-        axis.set_ylim(min(found) - margin, max(found) + margin)
+        least, most = measures.BOUNDS.get(name, (-np.inf, np.inf))
+        axis.set_ylim(max(min(found) - margin, least - margin / 4), min(max(found) + margin, most + margin / 4))
     return bool(found)
 
 

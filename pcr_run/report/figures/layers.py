@@ -29,7 +29,9 @@ def heatmap(figure: Figure, cells: Sequence[Cell]) -> Drawing:
     drawing, axes = panels(min(len(found), PANELS), height=2.4)
     limit = max(float(np.nanmax(np.abs(table))) for _, _, _, table in found[:PANELS]) or 1.0
     for axis, (title, layers, steps, values) in zip(axes, found, strict=False):
-        edges = np.concatenate([[steps[0] - 0.5], (steps[1:] + steps[:-1]) / 2, [steps[-1] + 0.5]])
+        gaps = np.diff(steps) if len(steps) > 1 else np.ones(1)
+        between = (steps[1:] + steps[:-1]) / 2
+        edges = np.concatenate([[steps[0] - gaps[0] / 2], between, [steps[-1] + gaps[-1] / 2]])
         axis.set_facecolor("#bbbbbb")
         rows = np.arange(len(layers) + 1) - 0.5
         mesh = axis.pcolormesh(edges, rows, values, cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from pcr_run.report import measures
+from pcr_run.report import harness, measures
 from pcr_run.report.arms import arms, legend, shown
 from pcr_run.report.cells import Cell
 from pcr_run.report.experiment import Figure
@@ -64,15 +64,16 @@ def sensitivity(figure: Figure, cells: Sequence[Cell]) -> Drawing:
 
 
 def forgetting(figure: Figure, cells: Sequence[Cell]) -> Drawing:
-    """KL, change of perplexity and change of every task that an arm did not train; an arm a line."""
+    """KL, change of perplexity, of every task that an arm did not train, and of lm-eval's; an arm a line."""
     complete = [cell for cell in cells if cell.complete]
     if not complete:
         raise MissingError("no run is complete")
     tasks = dict.fromkeys(task for cell in complete for task in cell.scores)
     names = ["kl", "perplexity", *(t for t in tasks if any(t in cell.not_trained for cell in complete))]
+    names += harness.names(complete)
     groups = list(arms(complete, figure.by).items())
     drawing, axes = panels(len(names), height=1.3 + 0.26 * len(groups))
-    for number, (axis, name) in enumerate(zip(axes, names, strict=True)):
+    for axis, name in zip(axes, names, strict=True):
         lows = []
         for i, (_, group) in enumerate(groups):
             changes = [_change(cell, name) for cell in group if name not in cell.scores or name in cell.not_trained]
@@ -82,12 +83,15 @@ def forgetting(figure: Figure, cells: Sequence[Cell]) -> Drawing:
                 axis.errorbar(mean, -i, xerr=half or 0.0, capsize=2, linestyle="none", **point(i))
                 axis.plot(found, [-i] * len(found), "|", color=point(i)["color"], alpha=0.6)
                 lows.append(min(found))
-        first = number % 3 == 0
+        place = axis.get_subplotspec()
+        first = place is None or place.is_first_col()
         labels = [f"{legend(who, figure.by)} (n={len(group)})" if first else "" for who, group in groups]
+        axis.locator_params(axis="x", nbins=5)
         axis.set_yticks([-i for i in range(len(groups))], labels)
         axis.set_ylim(-len(groups) + 0.5, 0.5)
         axis.axvline(0, color="black", linewidth=0.8)
         units = {"kl": measures.LABELS["kl"], "perplexity": "change of perplexity"}
+        units |= {extra: f"change of {harness.label(extra)}" for extra in harness.names(complete)}
         axis.set_xlabel(units.get(name, f"change of Pass@1 on {name}\nwhere it is not trained (points)"))
         if not lows:
             axis.text(0.5, 0.5, f"no complete run has {name}", ha="center", va="center", transform=axis.transAxes)
@@ -126,7 +130,8 @@ def _scatter(figure: Figure, cells: Sequence[Cell], x: str, y: str) -> Drawing:
     for limit, span in ((axis.set_xlim, [p[0] for p in frame]), (axis.set_ylim, [p[1] for p in frame])):
         margin = 0.08 * (max(span) - min(span)) or 0.05 * abs(span[0]) or 1.0
         limit(min(span) - margin, max(span) + margin)
-    axis.set_xlabel(measures.label(x, list(cells)))
+    numbers = f"\n(numbers at points: {figure.along})" if figure.along else ""
+    axis.set_xlabel(measures.label(x, list(cells)) + numbers)
     axis.set_ylabel(measures.label(y, list(cells)))
     below(drawing, [axis])
     return drawing

@@ -59,7 +59,7 @@ def point(i: int) -> dict[str, Any]:
 
 def panels(count: int, columns: int = 3, width: float = 4.0, height: float = 3.0) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` axes in rows of ``columns``."""
-    columns = min(count, columns)
+    columns = 2 if count == 4 else min(count, columns)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(max(5.5, width * columns), height * rows), layout="constrained")
     FigureCanvasAgg(figure)
