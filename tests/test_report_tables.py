@@ -58,6 +58,9 @@ def test_details_are_paired_by_seed(sweep):
     wins = [(a > b) + (a == b) / 2 for a in map(fmean, PCR.values()) for b in map(fmean, NONE.values())]
     assert row["P(better)"] == pytest.approx(fmean(wins))
     assert row["IQM"].value == pytest.approx(stats.trim_mean([100 * fmean(x) for x in PCR.values()], 0.25))
+    changes = [100 * fmean(values) - 10 for values in PCR.values()]
+    half = stats.t.ppf(0.975, 2) * stdev(changes) / np.sqrt(3)
+    assert (row["change"].value, row["change"].half) == pytest.approx((fmean(changes), half))
     low, high = map(float, row["bootstrap"].split(" to "))
     assert low <= fmean(differences) <= high
     assert row["smallest effect"].value > 0

@@ -26,6 +26,7 @@ SCORES = (
     "(x% cut): the share of answers that were cut at the limit of tokens.",
 )
 DETAILS = (
+    "change: after training minus before, in points, seed by seed.",
     "Differences in points, paired by seed; ± is the half-width of a 95% t-interval over the pairs.",
     "bootstrap: 95% interval of the difference over resampled seeds and questions, paired by both.",
     "IQM: interquartile mean over seeds. P(better): probability that a run scores higher than one of the other arm.",
@@ -54,8 +55,8 @@ def tables(experiment: Experiment, table: Table, where: str) -> list[Grid]:
     else:
         found = printed.beside(table.printed, table.title, columns, lines, notes)
     details = tuple(row for values in groups for row in _details(table, groups, values, names, extra))
-    columns = ("n", "score", "IQM", "pass@k", "maj@n", "against", "pairs", "difference", "bootstrap", "P(better)")
-    columns = (*map(heading, table.rows), "benchmark", *columns, "smallest effect")
+    columns = ("n", "score", "change", "IQM", "pass@k", "maj@n", "against", "pairs", "difference", "bootstrap")
+    columns = (*map(heading, table.rows), "benchmark", *columns, "P(better)", "smallest effect")
     return [*found, Grid(f"{table.title}: details", columns, details, DETAILS)]
 
 
@@ -120,6 +121,9 @@ def _details(
         cut = mean([_cut(cell, wanted, "after") for cell in seeds.values()])
         row: dict[str, Entry] = {**who, "benchmark": name, "n": len(found)}
         row |= {"score": _estimate(found, None if math.isnan(cut) else cut)}
+        changes = [value - _score(seeds[seed], wanted, "before") for seed, value in own.items()]
+        if not any(map(math.isnan, changes)):
+            row["change"] = Estimate(*statistics.mean_interval(changes), sign="+")
         row["IQM"] = Estimate(statistics.interquartile_mean(found))
         if name in names:
             row |= _tries([cell for cell in seeds.values() if name in cell.scores], name)
