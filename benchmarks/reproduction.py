@@ -20,9 +20,12 @@ FIGURE = re.compile(r"\(results/([\w-]+)\.png\)")
 
 
 def block(name: str) -> str:
-    """A table as it stands in the text: without the heading of its file; empty where there is none yet."""
+    """A table as it stands in the text, which says once what its columns are: without heading and notes of its file.
+
+    Empty where there is none yet.
+    """
     file = DOCS / "results" / f"{name}.md"
-    table = file.read_text(encoding="utf-8").partition("\n\n")[2] if file.is_file() else ""
+    table = file.read_text(encoding="utf-8").split("\n\n")[1] if file.is_file() else ""
     return f"<!-- table {name} -->\n{table.strip()}\n<!-- end -->"
 
 
