@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial, wraps
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -112,6 +113,8 @@ class _Terminal(logging.StreamHandler):
 def job(program: Program, composed: DictConfig) -> Any:
     """One run. Ends the process with its exit code, or raises where a sweep of another launcher wants to know."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    early = MemoryHandler(1000, flushLevel=sys.maxsize)  # what is said before there is a run.log
+    log.addHandler(early)
     try:
         cfg = compose.to_config(composed)
         if launch.REPORT not in os.environ:  # who starts ranks has checked the same
@@ -128,7 +131,7 @@ def job(program: Program, composed: DictConfig) -> Any:
                 return _share(cfg, directory)
         if not launch.speaks():
             return _run(program, cfg, directory)
-        with contextlib.nullcontext() if launch.started_here() else _alone_in(directory), _logged(directory):
+        with contextlib.nullcontext() if launch.started_here() else _alone_in(directory), _logged(directory, early):
             return _run(program, cfg, directory)
     except ConfigError as error:
         _leave(program, error, 2)
@@ -138,6 +141,7 @@ def job(program: Program, composed: DictConfig) -> Any:
         message = f"interrupted; the same command goes on {program.goes_on}"
         sys.exit(_say(program.name, message, 128 + error.signal))
     finally:
+        log.removeHandler(early)
         with contextlib.suppress(OSError):  # Hydra made it; keep it only with something inside
             directory.rmdir()
 
@@ -238,11 +242,14 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _logged(directory: Path) -> Iterator[None]:
-    """Everything that is logged also goes to ``run.log``, where it is appended."""
+def _logged(directory: Path, early: MemoryHandler) -> Iterator[None]:
+    """Everything that is logged also goes to ``run.log``, where it is appended; first what ``early`` has kept."""
     handler = logging.FileHandler(directory / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     root, level = logging.getLogger(), log.level
+    early.setTarget(handler)
+    early.flush()
+    log.removeHandler(early)
     root.addHandler(handler)
     log.setLevel(logging.DEBUG)
     logging.captureWarnings(True)

@@ -222,3 +222,5 @@ def test_warnings_reach_the_terminal_and_the_log(command, work):
     ended = command("learner.kl=k1")
     assert ended.code == 0
     assert ended.err.startswith("pcr-run: WARNING: learner.kl: k1 has zero expected gradient")
+    logged = (only(work, "outputs/*") / "run.log").read_text()
+    assert logged.count("WARNING learner.kl: k1 has zero expected gradient") == 1
