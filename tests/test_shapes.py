@@ -18,6 +18,7 @@ AXES = {
     "sampled": "those of them that were sampled and count",
     "block": "some of these, whose logits are made at once",
     "chosen": "those of some of the rows",
+    "borders": "where rows begin, and the end of the last",
     "width": "the model's hidden size",
     "vocabulary": "token ids",
     "fan_in": "inputs of a linear layer",
