@@ -164,7 +164,9 @@ def test_trl_and_the_plain_learner_agree(name: str, tis: bool, tmp_path: Path) -
     torch.testing.assert_close(their_logps.detach(), data.now, **CLOSE)
 
     beta = float(learner_options.get("beta", BETA))  # type: ignore[arg-type]
-    cfg = LearnerConfig(**({"beta": beta, "max_grad_norm": None, "microbatch": G} | learner_options))  # type: ignore[arg-type]
+    # Of one update alone the policy is its own old one; at a rate of 0 two are the same, and have a ratio.
+    plain = {"beta": beta, "max_grad_norm": None, "microbatch": G, "epochs": 2, "lr": 0.0}
+    cfg = LearnerConfig(**(plain | learner_options))  # type: ignore[arg-type]
     rollout = RolloutConfig(
         name="hf",
         temperature=TEMPERATURE,
