@@ -78,7 +78,7 @@ def split(model: PreTrainedModel, whole: bool = False) -> Policy:
 
 def blocks(targets: Int[Tensor, " tokens"], vocabulary: int) -> Iterator[slice]:
     """Slices of the tokens whose logits are made at once."""
-    size = max(1, LOGITS_AT_ONCE.get(targets.device.type, 2**27) // vocabulary)
+    size = max(1, LOGITS_AT_ONCE["cpu" if targets.device.type == "cpu" else "cuda"] // vocabulary)
     return (slice(start, start + size) for start in range(0, len(targets), size))
 
 

@@ -129,9 +129,8 @@ def _section(each: Experiment, table: Grid | None, repeated: Sequence[Cell]) -> 
     """An experiment's part of the page, and its files."""
     grids = [g for i, t in enumerate(each.tables) for g in tables(each, t, f"{each.name}: tables[{i}]")]
     grids = [g for g in grids if g.rows]
-    written = {
-        f"tables/{name}": content.encode("utf-8", "replace") for name, content in grid.files(_named(each.name, grids))
-    }
+    tabled = [*_named(each.name, grids), *([] if table is None else [(f"{each.name}-claims", table)])]
+    written = {f"tables/{name}": _bytes(content) for name, content in grid.files(tabled)}
     pictures = []
     for i, figure in enumerate(each.figures, 1):
         drawing = figures.draw(figure, each.cells)
@@ -139,9 +138,6 @@ def _section(each: Experiment, table: Grid | None, repeated: Sequence[Cell]) -> 
         file = f"{each.name}-{i}-{figure.kind}"
         written |= {f"figures/{file}.{ending}": content for ending, content in forms.items()}
         pictures.append(Picture(figures.caption(figure), forms["svg"], file, drawing.get_figwidth() > 7))
-    if table is not None:
-        claimed = grid.files([(f"{each.name}-claims", table)])
-        written |= {f"tables/{name}": _bytes(content) for name, content in claimed}
     return Section(each, grids, pictures, table, remarks(each.cells, each.missing, repeated, each.changed)), written
 
 
