@@ -1,17 +1,19 @@
 """One batch through every learner: plain GRPO, PCR by both engines, and TRL's where it is installed.
 
     python benchmarks/learner.py [--sizes smollm2] [--learners none,pcr-portable,pcr-twin,trl] [--rounds 5]
-                                 [--zero SHARE] [--threads N] [--device cuda] [--autocast] [--compile] [--json FILE]
-                                 [--check FILE]
+                                 [--zero SHARE] [--threads N] [--device cuda] [--autocast] [--compile]
+                                 [--checkpointing] [--json FILE] [--check FILE]
 
 A learner's name with ``-compiled`` at its end runs its layers compiled (none-compiled, pcr-twin-compiled);
-``--compile`` adds that variant of each of ours, so that one command gives what compiling brings.
+``--compile`` adds that variant of each of ours, so that one command gives what compiling brings. An ending such as
+``-no_packing`` switches a lever off (learner_levers.py), ``-no_packing-no_cast`` two of them.
 
 Ragged prompts and responses, random weights, reference pass, forward, backward and AdamW; no sampling. In each round
 every learner is built, does a step to warm up and one that counts; ratios are those within a round, since a shared
 machine is as fast as it is at the moment, and the medians over rounds count. TFLOP/s are useful ones: (2 reference + 6
 policy) x weights x real tokens, the head's for response tokens only; attention and recomputation are not counted.
-Memory, on a GPU, is the peak of what is allocated in the steps that count (for a CPU see resolver_overhead.py).
+Beside each ratio stands the one that its products alone would have (learner_count.py). Memory, on a GPU, is the peak of
+what is allocated in the steps that count (for a CPU see resolver_overhead.py).
 ``--zero``: this share of the groups has no advantage. ``--check``: fail where a ratio is more than 10% worse than in a
 file of baselines, beyond noise (learner_check.py). ``--profile``: print where the time of a learner's step goes.
 
@@ -22,6 +24,7 @@ checkpointing), qwen2_1p5b_long (1k to 16k tokens). TRL: pip install 'pcr-run[be
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import importlib.util
 import json
@@ -34,6 +37,8 @@ from pathlib import Path
 
 import torch
 from learner_check import FEWEST, outcomes
+from learner_count import needed, useful
+from learner_levers import OFF, without
 from learner_sizes import SIZES, Size
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -60,6 +65,20 @@ class Data:
     def sampled(self) -> int:
         """Tokens of responses."""
         return sum(map(len, self.responses))
+
+    @property
+    def informative(self) -> int:
+        """Tokens of prompts and responses, of those responses that have an advantage."""
+        rows = enumerate(zip(self.responses, self.advantages.tolist(), strict=True))
+        return sum(len(self.prompts[i // self.group]) + len(row) for i, (row, advantage) in rows if advantage)
+
+    def padded(self, rows: int) -> tuple[int, int]:
+        """Tokens of both, and of responses, where ``rows`` responses at a time are padded on both sides."""
+        count = len(self.responses)
+        parts = [range(start, min(start + rows, count)) for start in range(0, count, rows)]
+        left = [max(len(self.prompts[i // self.group]) for i in part) * len(part) for part in parts]
+        right = [max(len(self.responses[i]) for i in part) * len(part) for part in parts]
+        return sum(left) + sum(right), sum(right)
 
     def batch(self, device: str) -> Batch:
         """Right-padded rows, as the training loop makes them."""
@@ -107,22 +126,50 @@ class Place:
             torch.cuda.reset_peak_memory_stats()
 
 
+@dataclass(frozen=True)
+class Ours:
+    """What a learner's name says: ``none``, ``pcr-twin``, ``pcr-twin-no_packing-compiled`` and so on."""
+
+    resolver: str
+    engine: str
+    compiled: bool
+    off: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str) -> Ours:
+        """Errors: ValueError for an ending that means nothing."""
+        resolver, *endings = name.split("-")
+        engines = [each for each in endings if each in ("portable", "twin")]
+        unknown = set(endings) - {*engines, "compiled", *OFF}
+        if unknown or len(engines) > 1:
+            raise ValueError(f"{name}: right are endings portable, twin, compiled, {', '.join(OFF)}")
+        off = tuple(each for each in endings if each in OFF)
+        return cls(resolver, engines[0] if engines else "auto", "compiled" in endings, off)
+
+
 def ours(name: str, model: PreTrainedModel, size: Size, data: Data, place: Place) -> Callable[[], object]:
     """A step of our learner."""
-    plain = name.removesuffix("-compiled")
-    resolver, _, engine = plain.partition("-")
+    said = Ours.of(name)
     cfg = LearnerConfig(
-        tokens=size.tokens,
-        engine=engine or "auto",
-        compile=plain != name,
+        tokens=None if "no_packing" in said.off else size.tokens,
+        microbatch=size.rows,
+        engine=said.engine,
+        compile=said.compiled,
         autocast=place.autocast,
         gradient_checkpointing=size.checkpointing,
     )
     rollout = RolloutConfig(name="hf", max_new_tokens=size.response[1])
-    learner = Learner(model, cfg, ResolverConfig(name=resolver), MeasureConfig(), steps=100, rollout=rollout)
+    resolver = ResolverConfig(name=said.resolver)
+    with without(said.off):
+        learner = Learner(model, cfg, resolver, MeasureConfig(), steps=100, rollout=rollout)
     batch = data.batch(place.device)
     steps = iter(range(1, 100))
-    return lambda: learner.update(batch, next(steps))
+
+    def step() -> None:
+        with without(said.off):
+            learner.update(batch, next(steps))
+
+    return step
 
 
 def step_of(name: str, model: PreTrainedModel, size: Size, data: Data, place: Place) -> Callable[[], object]:
@@ -131,15 +178,6 @@ def step_of(name: str, model: PreTrainedModel, size: Size, data: Data, place: Pl
     from trl_step import theirs
 
     return theirs(model, size, data, place)
-
-
-def flops(model: PreTrainedModel, data: Data) -> float:
-    """Useful ones of a step."""
-    head = model.get_output_embeddings().weight.numel()
-    embeddings = model.get_input_embeddings().weight.numel()
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    backbone = sum(p.numel() for p in model.parameters()) - embeddings - (0 if tied else head)
-    return 8.0 * (backbone * data.real + head * data.sampled)
 
 
 def built(name: str, size: Size, data: Data, place: Place) -> tuple[PreTrainedModel, Callable[[], object]]:
@@ -162,7 +200,11 @@ def measure(name: str, size: Size, data: Data, place: Place) -> dict[str, float]
     step()
     place.wait()
     seconds = time.perf_counter() - start
-    found = {"seconds": seconds, "tflops": flops(model, data) / seconds / 1e12}
+    found = {
+        "counted": needed(name, model, size, data),
+        "seconds": seconds,
+        "tflops": useful(model, data) / seconds / 1e12,
+    }
     return found | ({"gb": torch.cuda.max_memory_allocated() / 1e9} if place.device != "cpu" else {})
 
 
@@ -180,29 +222,32 @@ def profile(name: str, size: Size, data: Data, place: Place) -> None:
     print(name, seen.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=70), flush=True)
 
 
-def compare(name: str, learners: list[str], rounds: int | None, zero: float, place: Place) -> dict[str, object]:
+def compare(
+    name: str, size: Size, learners: list[str], rounds: int | None, zero: float, place: Place
+) -> dict[str, object]:
     """All rounds of one size, as many as it takes by default; medians, and ratios within rounds."""
-    size = SIZES[name]
     rounds = rounds or size.rounds
     data = draw(size, size.config().vocab_size, zero)  # type: ignore[attr-defined]
     found: dict[str, list[dict[str, float]]] = {learner: [] for learner in learners}
     for _ in range(rounds):
         for learner in learners:
             found[learner].append(measure(learner, size, data, place))
-            print(name, learner, {key: round(value, 3) for key, value in found[learner][-1].items()}, flush=True)
+            seconds = found[learner][-1]["seconds"]
+            print(name, learner, f"{seconds:.3f} s", flush=True)
     plain = [each["seconds"] for each in found["none"]]
-    out: dict[str, object] = {"size": name, "zero": zero, "real_tokens": data.real, "rounds": rounds}
-    padded = len(data.responses) * (max(map(len, data.prompts)) + max(map(len, data.responses)))
-    out["padded_tokens"] = padded
+    out: dict[str, object] = {"size": name, "zero": zero, "checkpointing": size.checkpointing, "rounds": rounds}
+    out["real_tokens"] = data.real
+    out["padded_tokens"] = data.padded(size.rows)[0]
     for learner in learners:
         row = {key: statistics.median(each[key] for each in found[learner]) for key in found[learner][0]}
         ratios = [each["seconds"] / base for each, base in zip(found[learner], plain, strict=True)]
         ratio = statistics.median(ratios)
-        out[learner] = {**row, "to_none": ratio, "ratios": ratios}
+        counted = row.pop("counted") / found["none"][0]["counted"]
+        out[learner] = {**row, "to_none": ratio, "counted_to_none": counted, "ratios": ratios}
         memory = f"  {row['gb']:6.2f} GB" if "gb" in row else ""
         print(
-            f"{name:16} {learner:13} {row['seconds']:8.3f} s  {row['tflops']:7.2f} TFLOP/s{memory}  "
-            f"x{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of none"
+            f"{name:16} {learner:24} {row['seconds']:8.3f} s  {row['tflops']:7.2f} TFLOP/s{memory}  "
+            f"x{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of none, by count x{counted:.2f}"
         )
     return out
 
@@ -217,6 +262,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--autocast", action="store_true", help="compute in bfloat16")
     parser.add_argument("--compile", action="store_true", help="each of our learners with compiled layers too")
+    parser.add_argument("--checkpointing", action="store_true", help="also in sizes that do without it")
     parser.add_argument("--json", help="write what was found")
     parser.add_argument("--check", type=Path, help="a file of baselines")
     parser.add_argument("--profile", metavar="LEARNERS", help="print where the time of these goes, and nothing else")
@@ -228,6 +274,11 @@ def main() -> int:
         learners += [f"{name}-compiled" for name in learners if name != "trl"]
     if args.check and args.rounds and args.rounds < FEWEST:
         parser.error(f"--check: {args.rounds} rounds prove nothing, however slow; right: --rounds of at least {FEWEST}")
+    for learner in {*learners, *(args.profile or "none").split(",")} - {"trl"}:
+        try:
+            Ours.of(learner)
+        except ValueError as error:
+            parser.error(str(error))
     if "none" not in learners:
         parser.error("--learners: none has to be among them; all ratios are to it")
     if "trl" in learners and importlib.util.find_spec("trl") is None:
@@ -236,14 +287,16 @@ def main() -> int:
     place = Place(args.device, args.autocast)
     if args.device != "cpu":
         torch.cuda.set_device(torch.device(args.device).index or 0)  # of which time and memory are measured
+    sizes = {name: SIZES[name] for name in args.sizes.split(",")}
+    if args.checkpointing:
+        sizes = {name: dataclasses.replace(size, checkpointing=True) for name, size in sizes.items()}
     if args.profile:
-        for name in args.sizes.split(","):
-            size = SIZES[name]
+        for size in sizes.values():
             data = draw(size, size.config().vocab_size, args.zero)  # type: ignore[attr-defined]
             for learner in args.profile.split(","):
                 profile(learner, size, data, place)
         return 0
-    found = [compare(name, learners, args.rounds, args.zero, place) for name in args.sizes.split(",")]
+    found = [compare(name, size, learners, args.rounds, args.zero, place) for name, size in sizes.items()]
     if args.json:
         about = {"torch": torch.__version__, "device": args.device, "autocast": args.autocast}
         if args.device != "cpu":

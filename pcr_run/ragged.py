@@ -17,6 +17,11 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def taken(flat: Tensor, where: slice | Tensor) -> Tensor:
+    """Some of the tokens of ``flat``, as ``Ragged.blocks`` names them."""
+    return flat[where] if isinstance(where, slice) else flat.index_select(0, where)
+
+
 @dataclass(frozen=True)
 class Ragged:
     """R rows of ``lengths``, M = their sum. ``flat`` tensors are [M, ...], ``padded`` ones [R, L, ...]."""
@@ -89,17 +94,37 @@ class Ragged:
         rows = padded.flatten(0, 1)
         return rows if self.uniform else rows.index_select(0, self.place)
 
+    def blocks(self, chosen: Sequence[int], slack: float) -> list[tuple[slice | Tensor, Ragged]]:
+        """Some of the rows in blocks of like length, each with where its tokens are; made once, for all layers.
+
+        A block's longest row is at most ``slack`` of the shortest (and 8 ``slack`` tokens) longer; 0: equally long.
+        """
+        key = tuple(chosen), slack
+        if key not in self._blocks:
+            made: list[list[int]] = []
+            for row in sorted(key[0], key=self.lengths.__getitem__):
+                if not made or self.lengths[row] > (1 + slack) * self.lengths[made[-1][0]] + 8 * slack:
+                    made.append([])
+                made[-1].append(row)
+            self._blocks[key] = [(self._where(block), self.only(block)) for block in made]
+        return self._blocks[key]
+
+    def _where(self, rows: Sequence[int]) -> slice | Tensor:
+        """Of the tokens of some rows: no copy is made of rows that lie one after the other."""
+        first, last = rows[0], rows[-1]
+        together = list(rows) == list(range(first, last + 1))
+        return slice(self.borders[first], self.borders[last + 1]) if together else self.tokens(rows)
+
     @cached_property
-    def alike(self) -> tuple[list[tuple[Tensor, Ragged]], Tensor]:
-        """Blocks of rows of like length (the longest at most a quarter longer), each with its tokens' indices.
+    def _blocks(self) -> dict[tuple[tuple[int, ...], float], list[tuple[slice | Tensor, Ragged]]]:
+        return {}
+
+    @cached_property
+    def alike(self) -> tuple[list[tuple[slice | Tensor, Ragged]], Tensor]:
+        """Blocks of rows of like length, the longest at most a quarter longer.
 
         And the index that brings the tokens of all blocks, one after the other, back into order.
         """
-        order = sorted(range(len(self)), key=self.lengths.__getitem__)
-        blocks: list[list[int]] = []
-        for row in order:
-            if not blocks or self.lengths[row] > 1.25 * self.lengths[blocks[-1][0]] + 2:
-                blocks.append([])
-            blocks[-1].append(row)
-        chosen = [(self.tokens(block), self.only(block)) for block in blocks]
-        return chosen, torch.cat([tokens for tokens, _ in chosen]).argsort()
+        blocks = self.blocks(range(len(self)), 0.25)
+        every = torch.arange(self.borders[-1], device=self.device)
+        return blocks, torch.cat([taken(every, where) for where, _ in blocks]).argsort()

@@ -9,7 +9,7 @@ from jaxtyping import TypeCheckError
 
 import pcr_run
 from pcr_run.gradients.norms import row_squares
-from pcr_run.ragged import Ragged
+from pcr_run.ragged import Ragged, taken
 
 AXES = {
     "rows": "responses, of a batch or of a part of it",
@@ -60,4 +60,13 @@ def test_rows_of_different_lengths_come_back() -> None:
     assert rows.only([2, 0]).lengths == (2, 3)
     blocks, back = Ragged((9, 1, 30, 10, 2), torch.device("cpu")).alike
     assert [block.lengths for _, block in blocks] == [(1, 2), (9, 10), (30,)]
-    assert torch.equal(torch.cat([tokens for tokens, _ in blocks])[back], torch.arange(52))
+    assert torch.equal(torch.cat([taken(torch.arange(52), where) for where, _ in blocks])[back], torch.arange(52))
+
+
+def test_blocks_of_rows_that_are_equally_long_need_no_padding_and_neighbours_no_copy() -> None:
+    rows = Ragged((4, 4, 2, 4, 3, 3), torch.device("cpu"))
+    blocks = rows.blocks([0, 1, 3, 4, 5], 0.0)
+    assert [block.lengths for _, block in blocks] == [(3, 3), (4, 4, 4)]
+    assert blocks[0][0] == slice(14, 20)
+    assert taken(torch.arange(20), blocks[1][0]).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13]
+    assert rows.blocks([0, 1, 3, 4, 5], 0.0) is blocks

@@ -190,8 +190,10 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def square(x: Tensor, metric: Tensor | None = None) -> Float[Tensor, ""]:
-    """||x||^2, float64."""
-    return dot(x, x, metric)
+    """||x||^2, float64: as ``dot``, without a product of the tensor's size where no metric asks for one."""
+    if metric is not None:
+        return dot(x, x, metric)
+    return torch.linalg.vector_norm(x, dim=-1, dtype=wide(x.dtype)).double().square().sum()
 
 
 def dot(x: Tensor, y: Tensor, metric: Tensor | None = None) -> Float[Tensor, ""]:

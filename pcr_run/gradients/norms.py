@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pcr_run.gradients.moments import square, wide
-from pcr_run.ragged import Ragged
+from pcr_run.ragged import Ragged, taken
 
 
 def weight_gradient(
@@ -41,7 +41,7 @@ def row_squares(
     return (x_gram * token_gram(b)).sum((1, 2))
 
 
-OPERATIONS = {"cpu": 120, "cuda": 1000}
+OPERATIONS = {"cpu": 50, "cuda": 1000}
 """Multiplications that take as long as writing a product's entry and reading it again: on a CPU what was fastest for
 the embedded model (benchmarks/learner.py), on a GPU by its data sheet."""
 
@@ -51,21 +51,22 @@ def gram_is_cheaper(length: int, fan_in: int, fan_out: int, device: str) -> bool
     return length**2 * (fan_in + fan_out) < OPERATIONS.get(device, 1000) * fan_in * fan_out
 
 
+SLACK = {"cpu": 0.0}
+"""How much longer than others a row may be that is padded with them: not at all on a CPU, which loses nothing by small
+products; elsewhere a quarter, since each kernel has its price."""
+
+
 class ShortRows:
     """Some rows of a microbatch, at least one, whose norms come from Grams; keeps those of their inputs."""
 
     def __init__(self, x: Float[Tensor, "tokens fan_in"], rows: Ragged, chosen: list[int]) -> None:
-        every = len(chosen) == len(rows)
-        self.rows = rows if every else rows.only(chosen)
-        self.tokens: Tensor | None = None if every else rows.tokens(chosen)
-        self.gram = token_gram(self._padded(x))
-
-    def _padded(self, flat: Tensor) -> Tensor:
-        return self.rows.pad(flat if self.tokens is None else flat[self.tokens])
+        blocks = rows.blocks(chosen, SLACK.get(x.device.type, 0.25))
+        self.blocks = [(where, block, token_gram(block.pad(taken(x, where)))) for where, block in blocks]
 
     def squares(self, b: Float[Tensor, "tokens fan_out"]) -> Float[Tensor, ""]:
         """Sum of the rows' squared norms, float64."""
-        return row_squares(self.gram, self._padded(b)).sum(dtype=torch.float64)
+        found = [row_squares(gram, block.pad(taken(b, where))) for where, block, gram in self.blocks]
+        return torch.cat(found).sum(dtype=torch.float64)
 
 
 def runs(short: list[bool], start: int, stop: int) -> Iterator[tuple[bool, int, int]]:

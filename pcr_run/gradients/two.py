@@ -194,7 +194,7 @@ class TwoGradients:
                 pla, sta = None, cotangent / self._beta
             else:
                 sta = self._waiting.pop(path)
-                pla = cotangent - self._beta * sta
+                pla = torch.sub(cotangent, sta, alpha=self._beta)
             x = x.to(cotangent.dtype).flatten(0, -2)
             flat = [(self._pla, None if pla is None else pla.flatten(0, -2)), (self._sta, sta.flatten(0, -2))]
             for name in own:

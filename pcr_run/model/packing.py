@@ -19,7 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pcr_run.ragged import Ragged
+from pcr_run.ragged import Ragged, taken
 
 log = logging.getLogger(__name__)
 PREFIX = "packed_"
@@ -194,8 +194,8 @@ def packed_attention(
         return out
     blocks, back = rows.alike
     parts = []
-    for tokens, block in blocks:
-        a, b, c = (x.index_select(0, tokens) for x in (q, k, v))
+    for where, block in blocks:
+        a, b, c = (taken(x, where) for x in (q, k, v))
         parts.append(_padded_attention(a, b, c, block, scaling, window, grouped))
     return torch.cat(parts).index_select(0, back)
 
