@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from pcr_run.configuration.compose import again, quoted
@@ -45,6 +45,9 @@ class CellsSweeperConf(BasicSweeperConf):
 
     _target_: str = "hydra_plugins.pcr_cells.CellsSweeper"
 
+
+PLAIN = "config"
+"""The primary configuration of a run that is nobody's experiment."""
 
 ConfigStore.instance().store(group="hydra/launcher", name="cells", node=CellsConf, provider="pcr_run")
 ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellsSweeperConf, provider="pcr_run")
@@ -146,7 +149,7 @@ class CellsLauncher(Launcher):
 
         cells: dict[Path, Cell] = {}
         for overrides in job_overrides:
-            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            composed = self._composed(overrides)
             try:
                 cfg = to_config(composed)
                 self._check(cfg)
@@ -161,6 +164,14 @@ class CellsLauncher(Launcher):
             cell.same.append(tuple(overrides))
         writable(self.sweep, "hydra.sweep.dir")
         return list(cells.values())
+
+    def _composed(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a cell as its own process composes it: that of an experiment is a plain run."""
+        loader, hydra = self.hydra_context.config_loader, self.config.hydra
+        if not self.config.experiments:
+            return loader.load_sweep_config(self.config, list(overrides))
+        named = f"hydra.sweep.subdir={quoted(hydra.sweep._get_node('subdir')._value())}"
+        return loader.load_configuration(PLAIN, [*hydra.overrides.hydra, named, *overrides], RunMode.RUN)
 
     def _run(self, cells: list[Cell], dealt: list[str | None]) -> Iterator[tuple[Cell, int]]:
         """Run what is not complete, one on each of the sets of GPUs ``dealt``; yields (cell, exit code) as they end."""
@@ -199,7 +210,7 @@ class CellsLauncher(Launcher):
         """A process of its own group: Ctrl-C reaches it through us, once. Several at a time write ``console.log``."""
         hydra = self.config.hydra
         # An experiment is a list of plain runs: each of its cells can be typed without it.
-        name = "config" if self.config.experiments else hydra.job.config_name
+        name = PLAIN if self.config.experiments else hydra.job.config_name
         own = {"hydra.mode": "RUN", "hydra.run.dir": str(cell.directory), "tracker.report": "false"}
         if cell.cfg.tracker.wandb.group is None:
             own["tracker.wandb.group"] = self.sweep.name
@@ -244,10 +255,13 @@ class CellsSweeper(BasicSweeper):
 
     def _experiments(self, arguments: list[str]) -> Any:
         """Run the cells of all experiments; what is given on the command line wins over their grids."""
-        from pcr_run.configuration.experiments import command_lines
+        from pcr_run.configuration.experiments import check_plain, command_lines
 
         if not isinstance(self.launcher, CellsLauncher):
             raise ConfigError("hydra/launcher", "experiments need the launcher cells, which shares runs among them")
+        loader, hydra = self.hydra_context.config_loader, self.config.hydra
+        own, plain = (loader.load_configuration(name, [], RunMode.RUN) for name in (hydra.job.config_name, PLAIN))
+        check_plain(own, plain, hydra.job.config_name)
         parser = OverridesParser.create()
 
         def expand(line: list[str]) -> Sequence[Sequence[str]]:

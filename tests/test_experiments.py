@@ -134,6 +134,24 @@ def test_the_command_line_wins_over_the_grids(command, work, own):
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [("steps: 3", "steps"), ("rollout: {temperature: 0.7}", "rollout.temperature"), ("- override task: code", "task")],
+)
+def test_what_its_runs_would_not_read_is_refused(command, work, own, line, key):
+    file = work / "mine" / "study.yaml"
+    default = line.startswith("-")
+    file.write_text(
+        file.read_text().replace("  - _self_\n", f"  {line}\n  - _self_\n" if default else f"  - _self_\n{line}\n")
+    )
+    ended = command(*own)
+    assert ended.code == 2
+    assert key in ended.err
+    assert "study.yaml" in ended.err
+    assert "grids" in ended.err
+    assert not (work / "here").exists()
+
+
 def test_claims_are_fixed_before_the_runs(command, work, own):
     file, path = work / "mine" / "experiment" / "own.yaml", work / "here" / "experiments" / "own.json"
     of_one_arm = OWN.replace("    - resolver=fixed resolver.alpha=0.2,0.5 seed=0,1\n", "").replace("none,pcr", "none")

@@ -44,6 +44,25 @@ def command_lines(composed: DictConfig, expand: Callable[[list[str]], Sequence[S
     return found
 
 
+def check_plain(own: DictConfig, plain: DictConfig, name: str) -> None:
+    """Refuse options that the primary configuration ``name`` of a sweep sets: its runs are plain ones without it."""
+    left, right = (_flat(OmegaConf.to_container(each), "") for each in (own, plain))
+    for key, value in left.items():
+        if right.get(key, OmegaConf) != value and key.partition(".")[0] not in ("hydra", "experiments"):
+            where = "right: in each line of its grids, or on the command line"
+            raise ConfigError(
+                key, f"{value!r} is set in {name}.yaml, which the runs of an experiment do not read; {where}"
+            )
+
+
+def _flat(node: Any, above: str) -> dict[str, Any]:
+    """Values by their dotted keys."""
+    if not isinstance(node, dict) or not node:
+        return {above: node}
+    prefix = f"{above}." if above else ""
+    return {path: value for key, inner in node.items() for path, value in _flat(inner, f"{prefix}{key}").items()}
+
+
 def write(sweep: Path, experiments: DictConfig, cells: Mapping[str, Sequence[str]], scale: str, begun: bool) -> None:
     """One file an experiment: what it declares and the directories of its ``cells``, in order.
 
