@@ -66,29 +66,30 @@ def test_a_command_of_the_documentation_runs(command, work, untrained, file, typ
     if re.search("rollout=vllm|scale=paper", typed) and importlib.util.find_spec("vllm") is None:
         pytest.skip("needs vLLM")
     if "--config-dir mine" in typed:
-        write_own_resolver(work)
+        write_own_files(work)
     arguments = shlex.split(typed)[1:]
     # A sweep starts a process for each cell, several ranks as many; a dry run composes and checks them in this one.
     apart = "-m" in arguments or "-cn" in arguments or "launch.nproc" in typed
     more = ["dry_run=true"] if apart else []
     if "-cn" in arguments:  # hundreds of runs; tests/test_experiments.py composes those of a seed
         more = ["seed=0", *more] if len(arguments) > 2 else ["--cfg", "job"]
-    ended = command(*arguments, *more)
+    ended = command(*arguments, *(each for each in more if each not in arguments))
     assert ended.code == 0, ended.err
     if "scale=paper" in typed:
         assert "needs the network" in line
 
 
-def write_own_resolver(directory: Path) -> None:
-    """The files of the section on a resolver of one's own, under the names that the text gives them."""
-    text = (ROOT / "docs" / "method.md").read_text()
-    for name, content in re.findall(r"`(mine/[\w/.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL):
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_text(content)
+def write_own_files(directory: Path) -> None:
+    """The files of sections on something of one's own, under the names that the text gives them."""
+    for page in ("method.md", "report.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for name, content in re.findall(r"`(mine/[\w/.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_text(content)
 
 
 def test_the_resolver_of_the_documentation_trains(untrained, tmp_path, monkeypatch):
-    write_own_resolver(tmp_path)
+    write_own_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     arguments = ["--config-dir", "mine", "resolver=half", f"model.path={untrained}", "steps=2", "rollout.prompts=2"]
     arguments += ["rollout.max_new_tokens=8", "learner.microbatch=16", "evaluation=none"]
