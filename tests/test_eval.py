@@ -20,6 +20,7 @@ import pcr_run
 from pcr_run.errors import ConfigError
 from pcr_run.eval import cli, source
 from pcr_run.model import load
+from pcr_run.report import cells
 from pcr_run.schema import ModelConfig
 
 pytest_plugins = ["command_line"]
@@ -68,6 +69,10 @@ def test_a_final_model_has_the_scores_that_its_run_found(evaluate, trained, work
     result = json.loads((work / "here" / "result.json").read_text())
     assert (result["status"], result["model"], result["step"]) == ("complete", str(trained), 2)
     assert (work / "here" / "evaluations.md").read_text() in ended.out
+    with pytest.raises(ConfigError, match=r"evaluations by pcr-eval, whose scores are in evaluations\.md"):
+        cells.load(work / "here")
+    (work / "run").symlink_to(trained)
+    assert [cell.directory.name for cell in cells.load(work)] == ["run"]
 
 
 def test_only_what_is_not_there_or_no_longer_true_is_measured_again(

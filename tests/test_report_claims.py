@@ -166,3 +166,19 @@ def test_claims_of_several_experiments_are_corrected_together(tmp_path):
     build.write([tmp_path])
     assert (tmp_path / "report/tables/a-claims.csv").read_text() != alone
     assert "contradicted" in (tmp_path / "report/tables/b-claims.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"statistic": "trianed"}, "no run has the measure trianed"),
+        ({"of": {"resolver.name": "pcgrad"}}, "no such runs yet"),
+        ({"against": {"resolver.name": "pcgrad"}}, "no such runs yet"),
+        ({}, "no two runs differ in nothing else"),
+    ],
+)
+def test_a_claim_that_nothing_decides_says_why(tmp_path, changes, reason):
+    cells = [scored(tmp_path, "none", 0, 0.5), scored(tmp_path, "pcr", 1, 0.5)]
+    declare(tmp_path, "a", cells, claims={"better": {**BETTER, **changes}})
+    build.write([tmp_path])
+    assert f"undecided: {reason}" in (tmp_path / "report/tables/a-claims.csv").read_text()

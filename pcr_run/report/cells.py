@@ -104,11 +104,20 @@ class Cell:
 
 
 def load(directory: Path) -> list[Cell]:
-    """The runs in a directory, by name; the directory may also be a run itself. ``ConfigError`` where there is none."""
+    """The runs in a directory, by name; the directory may also be a run itself. ``ConfigError`` where there is none.
+
+    What ``pcr-eval`` has left beside them is no run.
+    """
     if not directory.is_dir():
         raise ConfigError(str(directory), "no such directory; give that of a sweep or of a run")
     places = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
-    cells = [read(place) for place in places if (place / "config.yaml").is_file()]
+    every = [read(place) for place in places if (place / "config.yaml").is_file()]
+    cells = [cell for cell in every if (cell.config["task.name"], cell.config.get("steps")) != ("evaluation", 0)]
+    if every and not cells:
+        problem = (
+            "holds evaluations by pcr-eval, whose scores are in evaluations.md; give the directory of a sweep or run"
+        )
+        raise ConfigError(str(directory), problem)
     if not cells:
         raise ConfigError(str(directory), "holds no run; give the directory of a sweep or of a run")
     return cells

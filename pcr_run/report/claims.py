@@ -36,11 +36,12 @@ def outcomes(experiments: Sequence[Experiment], draws: int = 5) -> dict[str, Gri
     for each in experiments:
         for claim in (each.given.get("claims") or {}).values():
             effects = theorem_5_1(draws) if claim["statistic"] == "theorem_5_1" else differences(claim, each.cells)
-            found.append((each.name, claim, effects, pvalues(claim, effects)))
+            reason = "needs two seeds" if effects else _missing(claim, each.cells)
+            found.append((each.name, claim, effects, reason, pvalues(claim, effects)))
     adjusted = exclusive_holm([pair for *_, pair in found])
     rows: dict[str, list[dict[str, Entry]]] = {}
-    for (experiment, claim, effects, _), pair in zip(found, adjusted, strict=True):
-        rows.setdefault(experiment, []).append(_row(claim, effects, pair))
+    for (experiment, claim, effects, reason, _), pair in zip(found, adjusted, strict=True):
+        rows.setdefault(experiment, []).append(_row(claim, effects, reason, pair))
     return {name: Grid("Claims", COLUMNS, tuple(each), NOTES) for name, each in rows.items()}
 
 
@@ -89,7 +90,10 @@ def verdict(p_for: float, p_against: float) -> str:
     return "contradicted" if p_against < LEVEL else "undecided"
 
 
-def _row(claim: Mapping[str, Any], effects: Sequence[float], pair: tuple[float, float]) -> dict[str, Entry]:
+def _row(
+    claim: Mapping[str, Any], effects: Sequence[float], reason: str, pair: tuple[float, float]
+) -> dict[str, Entry]:
+    """``reason``: why it is undecided where there are fewer than two ``effects``."""
     seen = Estimate(*mean_interval(effects), sign="+", places=3) if effects else None
     enough = len(effects) > 1
     return {
@@ -102,15 +106,31 @@ def _row(claim: Mapping[str, Any], effects: Sequence[float], pair: tuple[float, 
         "p for": f"{pair[0]:.3g}" if enough else None,
         "p against": f"{pair[1]:.3g}" if enough else None,
         "power": f"{power(claim['interest'], effects):.0%}" if enough and claim["direction"] != "equal" else None,
-        "outcome": verdict(*pair) if enough else f"undecided: {'needs two seeds' if effects else 'no such runs yet'}",
+        "outcome": verdict(*pair) if enough else f"undecided: {reason}",
     }
+
+
+def _missing(claim: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+    """Why a claim has no differences: runs that are still to be made, a measure that they do not have, or no pairs."""
+    chosen = [cell for cell in cells if cell.complete and cell.matches(claim.get("where") or {})]
+    for side in (claim.get("of") or {}, claim.get("against") or {}):
+        runs = [cell for cell in chosen if cell.matches(side)]
+        if not runs:
+            return "no such runs yet"
+        if not any(math.isfinite(_statistic(claim, cell)) for cell in runs):
+            return f"no run has the measure {claim['statistic']}"
+    return "no two runs differ in nothing else"
+
+
+def _statistic(claim: Mapping[str, Any], cell: Cell) -> float:
+    return TRAITS[claim["statistic"]](cell) if claim["statistic"] in TRAITS else final(cell, claim["statistic"])
 
 
 def _by_place(cells: Sequence[Cell], keys: Sequence[str], claim: Mapping[str, Any]) -> dict[tuple[int, Any], float]:
     """The statistic by seed and by what else varies; the mean where several runs stand in one place."""
     found: dict[tuple[int, Any], list[float]] = {}
     for cell in cells:
-        value = TRAITS[claim["statistic"]](cell) if claim["statistic"] in TRAITS else final(cell, claim["statistic"])
+        value = _statistic(claim, cell)
         if math.isfinite(value):
             found.setdefault((cell.seed, tuple(str(cell.value(key)) for key in keys)), []).append(value)
     if claim.get("spread"):
