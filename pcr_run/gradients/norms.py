@@ -14,15 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pcr_run.gradients.moments import square, wide
+from pcr_run.gradients.moments import square
+from pcr_run.gradients.products import product, wide
 from pcr_run.ragged import Ragged, taken
 
 
 def weight_gradient(
     x: Float[Tensor, "*block tokens fan_in"], b: Float[Tensor, "*block tokens fan_out"], transposed: bool
 ) -> Float[Tensor, "*block _ _"]:
-    """B^T X in the weight's layout: [out, in]; [in, out] when ``transposed``."""
-    return x.mT @ b if transposed else b.mT @ x
+    """B^T X in the weight's layout: [out, in]; [in, out] when ``transposed``. Of one block in float32 at least."""
+    left, right = (x, b) if transposed else (b, x)
+    return product(left.mT, right) if x.ndim == 2 else left.mT @ right
 
 
 def token_gram(x: Float[Tensor, "rows length width"]) -> Float[Tensor, "rows length length"]:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from pcr_run.distributed import ranks
 from pcr_run.gradients import Cotangents
+from pcr_run.gradients.products import add_product, product
 from pcr_run.learner import objective
 from pcr_run.learner.batch import Rows
 from pcr_run.learner.surrogate import BY_RESPONSE, SURROGATES, Clip, by_response
 from pcr_run.model import fused
+from pcr_run.model.packing import computed
 from pcr_run.model.policy import Policy, blocks, tempered, token_logits, token_logprobs
 from pcr_run.schema import LearnerConfig
 
@@ -185,16 +187,14 @@ class Head:
 @torch.no_grad()
 def accumulate(head: nn.Linear, at_logits: Float[Tensor, "block vocabulary"], h: Float[Tensor, "block width"]) -> None:
     """Add a block's gradient to that of the head's own weights."""
-    found = at_logits.to(h.dtype).T @ h
-    if head.weight.requires_grad:
-        _add(head.weight, found)
+    left, right, weight = computed(at_logits.to(h.dtype)).T, computed(h), head.weight
+    if weight.grad is not None:
+        add_product(weight.grad, left, right)
+    elif weight.requires_grad:
+        weight.grad = product(left, right).to(weight.dtype)
     if head.bias is not None and head.bias.requires_grad:
-        _add(head.bias, at_logits.sum(0))
-
-
-def _add(parameter: Tensor, gradient: Tensor) -> None:
-    gradient = gradient.to(parameter.dtype)
-    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        found = at_logits.sum(0).to(head.bias.dtype)
+        head.bias.grad = found if head.bias.grad is None else head.bias.grad.add_(found)
 
 
 def _weights(policy: Policy) -> nn.Linear | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pcr_run.gradients import Metric
-from pcr_run.gradients.moments import wide
+from pcr_run.gradients.products import wide
 
 log = logging.getLogger(__name__)
 
