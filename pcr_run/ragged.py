@@ -94,20 +94,19 @@ class Ragged:
         rows = padded.flatten(0, 1)
         return rows if self.uniform else rows.index_select(0, self.place)
 
-    def blocks(self, chosen: Sequence[int], slack: float) -> list[tuple[slice | Tensor, Ragged]]:
-        """Some of the rows in blocks of like length, each with where its tokens are; made once, for all layers.
+    def blocks(self, slack: float) -> list[tuple[slice | Tensor, Ragged]]:
+        """The rows in blocks of like length, each with where its tokens are; made once, for all layers.
 
         A block's longest row is at most ``slack`` of the shortest (and 8 ``slack`` tokens) longer; 0: equally long.
         """
-        key = tuple(chosen), slack
-        if key not in self._blocks:
+        if slack not in self._blocks:
             made: list[list[int]] = []
-            for row in sorted(key[0], key=self.lengths.__getitem__):
+            for row in sorted(range(len(self)), key=self.lengths.__getitem__):
                 if not made or self.lengths[row] > (1 + slack) * self.lengths[made[-1][0]] + 8 * slack:
                     made.append([])
                 made[-1].append(row)
-            self._blocks[key] = [(self._where(block), self.only(block)) for block in made]
-        return self._blocks[key]
+            self._blocks[slack] = [(self._where(block), self.only(block)) for block in made]
+        return self._blocks[slack]
 
     def _where(self, rows: Sequence[int]) -> slice | Tensor:
         """Of the tokens of some rows: no copy is made of rows that lie one after the other."""
@@ -116,7 +115,7 @@ class Ragged:
         return slice(self.borders[first], self.borders[last + 1]) if together else self.tokens(rows)
 
     @cached_property
-    def _blocks(self) -> dict[tuple[tuple[int, ...], float], list[tuple[slice | Tensor, Ragged]]]:
+    def _blocks(self) -> dict[float, list[tuple[slice | Tensor, Ragged]]]:
         return {}
 
     @cached_property
@@ -125,6 +124,6 @@ class Ragged:
 
         And the index that brings the tokens of all blocks, one after the other, back into order.
         """
-        blocks = self.blocks(range(len(self)), 0.25)
+        blocks = self.blocks(0.25)
         every = torch.arange(self.borders[-1], device=self.device)
         return blocks, torch.cat([taken(every, where) for where, _ in blocks]).argsort()

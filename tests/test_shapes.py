@@ -65,8 +65,8 @@ def test_rows_of_different_lengths_come_back() -> None:
 
 def test_blocks_of_rows_that_are_equally_long_need_no_padding_and_neighbours_no_copy() -> None:
     rows = Ragged((4, 4, 2, 4, 3, 3), torch.device("cpu"))
-    blocks = rows.blocks([0, 1, 3, 4, 5], 0.0)
-    assert [block.lengths for _, block in blocks] == [(3, 3), (4, 4, 4)]
-    assert blocks[0][0] == slice(14, 20)
-    assert taken(torch.arange(20), blocks[1][0]).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13]
-    assert rows.blocks([0, 1, 3, 4, 5], 0.0) is blocks
+    blocks = rows.blocks(0.0)
+    assert [block.lengths for _, block in blocks] == [(2,), (3, 3), (4, 4, 4)]
+    assert [where for where, _ in blocks[:2]] == [slice(8, 10), slice(14, 20)]
+    assert taken(torch.arange(20), blocks[2][0]).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13]
+    assert rows.blocks(0.0) is blocks

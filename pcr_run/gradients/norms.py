@@ -1,14 +1,11 @@
 """Weight gradients B^T X of blocks of rows, and the squared norm of each row's, which both objectives need.
 
-X [M, in] and B [M, out] are flat: the tokens of one row after those of the other. A row's norm comes from Grams of its
-tokens where it is short (no product is formed), else from its product; both are exact. In a metric that weighs the
+X [M, in] and B [M, out] are flat: the tokens of one row after those of the other. Norms come from Grams of a row's
+tokens where rows are short (no product is formed), else from its product; both are exact. In a metric that weighs the
 product's entries it comes from the product always.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from itertools import groupby
 
 import torch
 from jaxtyping import Float
@@ -43,39 +40,32 @@ def row_squares(
     return (x_gram * token_gram(b)).sum((1, 2))
 
 
-OPERATIONS = {"cpu": 50, "cuda": 1000}
+OPERATIONS = {"cpu": 50}
 """Multiplications that take as long as writing a product's entry and reading it again: on a CPU what was fastest for
-the embedded model (benchmarks/learner.py), on a GPU by its data sheet."""
-
-
-def gram_is_cheaper(length: int, fan_in: int, fan_out: int, device: str) -> bool:
-    """Short rows: Grams of tokens cost less than a weight-sized product per row."""
-    return length**2 * (fan_in + fan_out) < OPERATIONS.get(device, 1000) * fan_in * fan_out
-
-
+the embedded model and the shape of SmolLM2 (benchmarks/learner.py). Elsewhere 200, by a GPU's data sheet: 6 bytes an
+entry at 3.3 TB/s take as long as 360 at 400 TFLOP/s, of which padding is a part."""
 SLACK = {"cpu": 0.0}
 """How much longer than others a row may be that is padded with them: not at all on a CPU, which loses nothing by small
-products; elsewhere a quarter, since each kernel has its price."""
+products; on a GPU its length once more, since each kernel has its price there."""
+
+
+def gram_is_cheaper(rows: Ragged, fan_in: int, fan_out: int) -> bool:
+    """Short rows: Grams of tokens cost less than a weight-sized product per row. Settled for all rows at once."""
+    operations = OPERATIONS.get(rows.device.type, 200)
+    return sum(n * n for n in rows.lengths) * (fan_in + fan_out) < operations * len(rows) * fan_in * fan_out
 
 
 class ShortRows:
-    """Some rows of a microbatch, at least one, whose norms come from Grams; keeps those of their inputs."""
+    """The rows of a microbatch, whose norms come from Grams; keeps those of their inputs."""
 
-    def __init__(self, x: Float[Tensor, "tokens fan_in"], rows: Ragged, chosen: list[int]) -> None:
-        blocks = rows.blocks(chosen, SLACK.get(x.device.type, 0.25))
+    def __init__(self, x: Float[Tensor, "tokens fan_in"], rows: Ragged) -> None:
+        blocks = rows.blocks(SLACK.get(x.device.type, 1.0))
         self.blocks = [(where, block, token_gram(block.pad(taken(x, where)))) for where, block in blocks]
 
     def squares(self, b: Float[Tensor, "tokens fan_out"]) -> Float[Tensor, ""]:
         """Sum of the rows' squared norms, float64."""
         found = [row_squares(gram, block.pad(taken(b, where))) for where, block, gram in self.blocks]
         return torch.cat(found).sum(dtype=torch.float64)
-
-
-def runs(short: list[bool], start: int, stop: int) -> Iterator[tuple[bool, int, int]]:
-    """Consecutive rows of one kind among ``start`` to ``stop``: (short or not, first, end)."""
-    for kind, members in groupby(range(start, stop), key=short.__getitem__):
-        first, *_, last = (rows := list(members))[0], rows[-1]
-        yield kind, first, last + 1
 
 
 def sum_of_rows(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pcr_run.gradients.moments import Moments, Unit, square
-from pcr_run.gradients.norms import ShortRows, gram_is_cheaper, products_at_once, runs, sum_of_rows, weight_gradient
+from pcr_run.gradients.norms import ShortRows, gram_is_cheaper, products_at_once, sum_of_rows, weight_gradient
 from pcr_run.ragged import Ragged
 
 Objective = tuple[Moments, Float[Tensor, "tokens fan_out"] | None]
@@ -29,9 +29,10 @@ def add_weight(
     """Of inputs and cotangents; ``transposed``: the weight is [in, out]."""
     by_row, step = unit.part == 1, min(unit.piece, len(layout))
     fan_in, fan_out = x.shape[-1], next(b.shape[-1] for _, b in objectives if b is not None)
-    ghost = by_row and metric is None  # entries that a metric weighs must be formed
-    short = [not by_row or (ghost and gram_is_cheaper(n, fan_in, fan_out, x.device.type)) for n in layout.lengths]
-    grams = ShortRows(x, layout, [i for i, kind in enumerate(short) if kind]) if ghost and any(short) else None
+    ghost = (
+        by_row and metric is None and gram_is_cheaper(layout, fan_in, fan_out)
+    )  # a metric weighs a product's entries
+    grams = ShortRows(x, layout) if ghost else None
     for weight, b in objectives:
         if b is None:
             for start in range(0, len(layout), step):
@@ -41,17 +42,13 @@ def add_weight(
             weight.add_squares(grams.squares(b))
         for start in range(0, len(layout), step):
             stop = min(start + step, len(layout))
-            piece: Tensor | None = None
-            for kind, first, end in runs(short, start, stop):
-                tokens = slice(layout.borders[first], layout.borders[end])
-                if kind:
-                    part = weight_gradient(x[tokens], b[tokens], transposed)
-                else:
-                    rows = layout.only(range(first, end))
-                    at_once = products_at_once(x, b)
-                    part, squares = sum_of_rows(x[tokens], b[tokens], rows, transposed, at_once, metric)
-                    weight.add_squares(squares)
-                piece = part if piece is None else piece.add_(part)
+            tokens = slice(layout.borders[start], layout.borders[stop])
+            if by_row and grams is None:
+                rows = layout.only(range(start, stop))
+                piece, squares = sum_of_rows(x[tokens], b[tokens], rows, transposed, products_at_once(x, b), metric)
+                weight.add_squares(squares)
+            else:
+                piece = weight_gradient(x[tokens], b[tokens], transposed)
             weight.add(piece, stop - start, by_row, metric)
 
 

@@ -20,14 +20,14 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in HALF else dtype
 
 
-def product(left: Float[Tensor, "a b"], right: Float[Tensor, "b c"]) -> Float[Tensor, "a c"]:
+def product(left: Float[Tensor, "_ _"], right: Float[Tensor, "_ _"]) -> Float[Tensor, "_ _"]:
     """``left @ right`` of factors of one dtype, in what their sums are kept in."""
     if left.dtype in HALF and widens(left.device.type, left.dtype):
         return torch.mm(left, right, out_dtype=torch.float32)
     return (left @ right).to(wide(left.dtype))
 
 
-def add_product(total: Float[Tensor, "a c"], left: Float[Tensor, "a b"], right: Float[Tensor, "b c"]) -> None:
+def add_product(total: Float[Tensor, "_ _"], left: Float[Tensor, "_ _"], right: Float[Tensor, "_ _"]) -> None:
     """Add ``left @ right`` to ``total`` in place; both factors have one dtype, the total its own or a wider one."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
