@@ -248,7 +248,8 @@ class CellsSweeper(BasicSweeper):
             return super().sweep(arguments)
         finally:
             directory = Path(str(self.config.hydra.sweep.dir)).absolute()
-            if not isinstance(self.launcher, CellsLauncher) and any(directory.glob("*/config.yaml")):
+            runs = self.config.hydra.job.config_name != "eval"  # of evaluations there is no summary
+            if runs and not isinstance(self.launcher, CellsLauncher) and any(directory.glob("*/config.yaml")):
                 from pcr_run.report import summary
 
                 summary.show(directory)
