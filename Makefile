@@ -45,7 +45,7 @@ bench-check: $(VENV)/test.done  ## the learner's ratios on a CPU against the bas
 	$(BIN)/python benchmarks/learner.py --sizes tiny,smollm2 --check benchmarks/baselines/cpu.json
 
 test-gpu: $(VENV)/test.done  ## on a GPU: fused paths against eager ones
-	$(BIN)/python -m pytest tests/test_bfloat16.py tests/test_gradients.py tests/test_learner.py tests/test_precision.py tests/test_packing.py tests/test_fused.py tests/test_compile.py
+	$(BIN)/python -m pytest tests/test_bfloat16.py tests/test_gradients.py tests/test_products.py tests/test_learner.py tests/test_precision.py tests/test_packing.py tests/test_fused.py tests/test_compile.py
 
 bench-gpu: test-gpu  ## the same, then the learner against TRL, each lever switched off, a profile
 	$(PIP) -e ".[bench]" -c constraints.txt

@@ -243,11 +243,15 @@ def compare(
         ratios = [each["seconds"] / base for each, base in zip(found[learner], plain, strict=True)]
         ratio = statistics.median(ratios)
         counted = row.pop("counted") / found["none"][0]["counted"]
-        out[learner] = {**row, "to_none": ratio, "counted_to_none": counted, "ratios": ratios}
+        out[learner] = {**row, "to_none": ratio, "ratios": ratios}
+        by_count = ""
+        if "-no_" not in learner:  # without a lever there is more to do
+            out[learner]["counted_to_none"] = counted
+            by_count = f", by count x{counted:.2f}"
         memory = f"  {row['gb']:6.2f} GB" if "gb" in row else ""
         print(
             f"{name:16} {learner:24} {row['seconds']:8.3f} s  {row['tflops']:7.2f} TFLOP/s{memory}  "
-            f"x{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of none, by count x{counted:.2f}"
+            f"x{ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) of none{by_count}"
         )
     return out
 

@@ -260,10 +260,15 @@ class CellsSweeper(BasicSweeper):
 
         if not isinstance(self.launcher, CellsLauncher):
             raise ConfigError("hydra/launcher", "experiments need the launcher cells, which shares runs among them")
-        loader, hydra = self.hydra_context.config_loader, self.config.hydra
-        own, plain = (loader.load_configuration(name, [], RunMode.RUN) for name in (hydra.job.config_name, PLAIN))
+        loader, hydra, parser = self.hydra_context.config_loader, self.config.hydra, OverridesParser.create()
+        chosen = [each for each in arguments if parser.parse_override(each).key_or_group.startswith("experiment")]
+        arguments = [each for each in arguments if each not in chosen]  # what the runs themselves are given
+        lists = {hydra.job.config_name: chosen, PLAIN: []}
+        own, plain = (
+            loader.load_configuration(name, [*hydra.overrides.hydra, *more], RunMode.RUN)
+            for name, more in lists.items()
+        )
         check_plain(own, plain, hydra.job.config_name)
-        parser = OverridesParser.create()
 
         def expand(line: list[str]) -> Sequence[Sequence[str]]:
             return self.split_arguments(parser.parse_overrides([*line, *arguments]), None)[0]

@@ -152,6 +152,19 @@ def test_what_its_runs_would_not_read_is_refused(command, work, own, line, key):
     assert not (work / "here").exists()
 
 
+def test_what_is_said_of_experiments_is_not_said_to_their_runs(command, work, own):
+    elsewhere = work / "elsewhere" / "experiment"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "far.yaml").write_text(OWN.replace("seed=0,1", "seed=2,3"))
+    file = work / "mine" / "study.yaml"
+    file.write_text(file.read_text().replace("  - _self_\n", "  - experiment@experiments.far: far\n  - _self_\n"))
+    found = f"hydra.searchpath=[file://{elsewhere.parent}]"
+    both = command(*own, found, "dry_run=true")
+    one = command(*own, found, "~experiment@experiments.far", "experiments.own.order=2", "dry_run=true")
+    assert (both.code, one.code) == (0, 0), both.err + one.err
+    assert ("seed2" in both.out, "seed2" in one.out, "seed0" in one.out) == (True, False, True)
+
+
 def test_claims_are_fixed_before_the_runs(command, work, own):
     file, path = work / "mine" / "experiment" / "own.yaml", work / "here" / "experiments" / "own.json"
     of_one_arm = OWN.replace("    - resolver=fixed resolver.alpha=0.2,0.5 seed=0,1\n", "").replace("none,pcr", "none")

@@ -5,6 +5,7 @@ On the GPU where there is one, as on the CPU.
 
 import itertools
 import textwrap
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from conftest import DEVICE, KeepDouble
 from torch import nn
 
 import pcr_run.gradients
-from pcr_run.gradients import norms
+from pcr_run.gradients import moments, norms
 from pcr_run.gradients import two as gradients
 from pcr_run.gradients.cut import CannotCutError, Cut
 from pcr_run.gradients.groups import select
@@ -180,6 +181,17 @@ def test_ghost_norms_equal_those_of_the_products() -> None:
     x, b = torch.randn(4, 5, 3, dtype=torch.float64), torch.randn(4, 5, 6, dtype=torch.float64)
     products = torch.stack([weight_gradient(x[i : i + 1], b[i : i + 1], False).square().sum() for i in range(4)])
     torch.testing.assert_close(row_squares(token_gram(x), b), products)
+
+
+@pytest.mark.parametrize("shape", [(3, 12_288), (1_000, 1_000), (48_640,), (4_864, 896)])
+@pytest.mark.parametrize("make", [torch.ones, torch.randn])
+def test_squared_norms_are_as_exact_as_inner_products(
+    shape: tuple[int, ...], make: Callable[..., torch.Tensor]
+) -> None:
+    x = 0.1 * make(shape, device=DEVICE)
+    expected = x.double().square().sum()
+    assert abs(moments.square(x) - expected) <= 1e-6 * expected
+    assert abs(moments.square(x.to(torch.bfloat16)) - expected) <= 1e-2 * expected
 
 
 @pytest.mark.parametrize("slack", [0.0, 1.0, 100.0])

@@ -175,6 +175,7 @@ def test_claims_of_several_experiments_are_corrected_together(tmp_path):
         ({"of": {"resolver.name": "pcgrad"}}, "no such runs yet"),
         ({"against": {"resolver.name": "pcgrad"}}, "no such runs yet"),
         ({}, "no two runs differ in nothing else"),
+        ({"spread": "learner.beta", "against": None}, "needs two values of learner.beta"),
     ],
 )
 def test_a_claim_that_nothing_decides_says_why(tmp_path, changes, reason):

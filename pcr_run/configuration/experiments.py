@@ -49,7 +49,7 @@ def check_plain(own: DictConfig, plain: DictConfig, name: str) -> None:
     left, right = (_flat(OmegaConf.to_container(each), "") for each in (own, plain))
     for key, value in left.items():
         if right.get(key, OmegaConf) != value and key.partition(".")[0] not in ("hydra", "experiments"):
-            where = "right: in each line of its grids, or on the command line"
+            where = f"right: {'on' if key == 'scale' else 'in each line of its grids, or on'} the command line"
             raise ConfigError(
                 key, f"{value!r} is set in {name}.yaml, which the runs of an experiment do not read; {where}"
             )

@@ -37,7 +37,7 @@ def row_squares(
     ``x_gram``: ``token_gram`` of the inputs, which both objectives share. The 'ghost norm' (Goodfellow 2015; Li et al.
     2022): T^2 (in + out) multiplications a row.
     """
-    return (x_gram * token_gram(b)).sum((1, 2))
+    return (x_gram * token_gram(b)).sum((1, 2), dtype=wide(x_gram.dtype))
 
 
 OPERATIONS = {"cpu": 50}

@@ -7,11 +7,13 @@ rounded in between, and the sum is read and written once instead of a product, a
 from __future__ import annotations
 
 import functools
+import logging
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+log = logging.getLogger(__name__)
 HALF = (torch.bfloat16, torch.float16)
 
 
@@ -47,6 +49,9 @@ def widens(device: str, dtype: torch.dtype) -> bool:
     try:
         alone = torch.mm(left, right, out_dtype=torch.float32)
         torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
-    except (NotImplementedError, RuntimeError, TypeError):
+    except torch.OutOfMemoryError:
+        raise
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        log.info("products of %s are rounded before they are added (%s)", dtype, type(error).__name__)
         return False
     return bool((alone == 15).all()) and bool((total == 15 + 2.0**-12).all())

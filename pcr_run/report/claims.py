@@ -119,7 +119,7 @@ def _missing(claim: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             return "no such runs yet"
         if not any(math.isfinite(_statistic(claim, cell)) for cell in runs):
             return f"no run has the measure {claim['statistic']}"
-    return "no two runs differ in nothing else"
+    return f"needs two values of {claim['spread']}" if claim.get("spread") else "no two runs differ in nothing else"
 
 
 def _statistic(claim: Mapping[str, Any], cell: Cell) -> float:
