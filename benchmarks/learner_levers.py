@@ -13,6 +13,7 @@ from torch import Tensor
 from pcr_run.learner import learner
 from pcr_run.learner.batch import Minibatch
 from pcr_run.learner.head import Head
+from pcr_run.model import fused
 
 
 def padded() -> AbstractContextManager[Any]:
@@ -24,11 +25,11 @@ def twice() -> AbstractContextManager[Any]:
     """The head pulled through for each cotangent by itself."""
     pull = Head._pull
 
-    def both(head: Head, at_logits: Tensor) -> Tensor:
+    def again(head: Head, at_logits: Tensor) -> Tensor:
         pull(head, at_logits)
         return pull(head, at_logits)
 
-    return patch.object(Head, "_pull", both)
+    return patch.object(Head, "_pull", again)
 
 
 def uncast() -> AbstractContextManager[Any]:
@@ -49,8 +50,6 @@ def both() -> AbstractContextManager[Any]:
 
 def eager() -> AbstractContextManager[Any]:
     """Softmax, log-probs and entropy as they stand."""
-    from pcr_run.model import fused
-
     return patch.object(fused, "on", lambda device, formula: formula)
 
 

@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from pcr_run.configuration.compose import again, quoted
 from pcr_run.errors import ConfigError, Interrupted
@@ -170,7 +170,8 @@ class CellsLauncher(Launcher):
         loader, hydra = self.hydra_context.config_loader, self.config.hydra
         if not self.config.experiments:
             return loader.load_sweep_config(self.config, list(overrides))
-        named = f"hydra.sweep.subdir={quoted(hydra.sweep._get_node('subdir')._value())}"
+        subdir = OmegaConf.to_container(hydra.sweep, resolve=False)["subdir"]  # not settled: each cell's own
+        named = f"hydra.sweep.subdir={quoted(subdir)}"
         return loader.load_configuration(PLAIN, [*hydra.overrides.hydra, named, *overrides], RunMode.RUN)
 
     def _run(self, cells: list[Cell], dealt: list[str | None]) -> Iterator[tuple[Cell, int]]:
@@ -263,12 +264,9 @@ class CellsSweeper(BasicSweeper):
         loader, hydra, parser = self.hydra_context.config_loader, self.config.hydra, OverridesParser.create()
         chosen = [each for each in arguments if parser.parse_override(each).key_or_group.startswith("experiment")]
         arguments = [each for each in arguments if each not in chosen]  # what the runs themselves are given
-        lists = {hydra.job.config_name: chosen, PLAIN: []}
-        own, plain = (
-            loader.load_configuration(name, [*hydra.overrides.hydra, *more], RunMode.RUN)
-            for name, more in lists.items()
-        )
-        check_plain(own, plain, hydra.job.config_name)
+        name, more = hydra.job.config_name, list(hydra.overrides.hydra)
+        own = loader.load_configuration(name, [*more, *chosen], RunMode.RUN)
+        check_plain(own, loader.load_configuration(PLAIN, more, RunMode.RUN), name)
 
         def expand(line: list[str]) -> Sequence[Sequence[str]]:
             return self.split_arguments(parser.parse_overrides([*line, *arguments]), None)[0]

@@ -165,6 +165,12 @@ def test_what_is_said_of_experiments_is_not_said_to_their_runs(command, work, ow
     assert ("seed2" in both.out, "seed2" in one.out, "seed0" in one.out) == (True, False, True)
 
 
+def test_an_experiment_can_be_added_to_the_plain_configuration(command, work):
+    ended = command("-m", "+experiment@experiments.fig3=fig3", "seed=0", "dry_run=true", "hydra.sweep.dir=here")
+    assert ended.code == 0, ended.err
+    assert "cost" in ended.out
+
+
 def test_claims_are_fixed_before_the_runs(command, work, own):
     file, path = work / "mine" / "experiment" / "own.yaml", work / "here" / "experiments" / "own.json"
     of_one_arm = OWN.replace("    - resolver=fixed resolver.alpha=0.2,0.5 seed=0,1\n", "").replace("none,pcr", "none")

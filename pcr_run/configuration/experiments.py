@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from pcr_run.configuration.compose import no_such, some
 from pcr_run.errors import ConfigError
 from pcr_run.records import jsonl
+from pcr_run.schema import flat
 from pcr_run.schema.experiment import DIRECTIONS
 
 DIRECTORY = "experiments"
@@ -46,21 +47,13 @@ def command_lines(composed: DictConfig, expand: Callable[[list[str]], Sequence[S
 
 def check_plain(own: DictConfig, plain: DictConfig, name: str) -> None:
     """Refuse options that the primary configuration ``name`` of a sweep sets: its runs are plain ones without it."""
-    left, right = (_flat(OmegaConf.to_container(each), "") for each in (own, plain))
-    for key, value in left.items():
-        if right.get(key, OmegaConf) != value and key.partition(".")[0] not in ("hydra", "experiments"):
-            where = f"right: {'on' if key == 'scale' else 'in each line of its grids, or on'} the command line"
-            raise ConfigError(
-                key, f"{value!r} is set in {name}.yaml, which the runs of an experiment do not read; {where}"
-            )
-
-
-def _flat(node: Any, above: str) -> dict[str, Any]:
-    """Values by their dotted keys."""
-    if not isinstance(node, dict) or not node:
-        return {above: node}
-    prefix = f"{above}." if above else ""
-    return {path: value for key, inner in node.items() for path, value in _flat(inner, f"{prefix}{key}").items()}
+    left, right = (dict(flat(cast(dict[str, Any], OmegaConf.to_container(each)))) for each in (own, plain))
+    for key in {**left, **right}:
+        same = (key in left, left.get(key)) == (key in right, right.get(key))
+        if not same and key.partition(".")[0] not in ("hydra", "experiments"):
+            problem = f"{left.get(key)!r} is set in {name}.yaml, which the runs of an experiment do not read"
+            place = f"{'on' if key == 'scale' else 'in each line of its grids, or on'} the command line"
+            raise ConfigError(key, f"{problem}; right: {place}")
 
 
 def write(sweep: Path, experiments: DictConfig, cells: Mapping[str, Sequence[str]], scale: str, begun: bool) -> None:

@@ -29,10 +29,9 @@ def add_weight(
     """Of inputs and cotangents; ``transposed``: the weight is [in, out]."""
     by_row, step = unit.part == 1, min(unit.piece, len(layout))
     fan_in, fan_out = x.shape[-1], next(b.shape[-1] for _, b in objectives if b is not None)
-    ghost = (
-        by_row and metric is None and gram_is_cheaper(layout, fan_in, fan_out)
-    )  # a metric weighs a product's entries
-    grams = ShortRows(x, layout) if ghost else None
+    grams = None
+    if by_row and metric is None and gram_is_cheaper(layout, fan_in, fan_out):  # a metric weighs a product's entries
+        grams = ShortRows(x, layout)
     for weight, b in objectives:
         if b is None:
             for start in range(0, len(layout), step):

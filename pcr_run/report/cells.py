@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from pcr_run.errors import ConfigError
 from pcr_run.records import jsonl, result
-from pcr_run.schema import FREE
+from pcr_run.schema import FREE, flat
 
 READ_BY = {
     "resolver.alpha": ("fixed",),
@@ -162,12 +162,3 @@ def _is_score(found: Any) -> bool:
     values = [found.get(when) for when in ("before", "after")] if isinstance(found, dict) else [None]
     values = [value.get("pass@1") if isinstance(value, dict) else None for value in values]
     return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A configuration as pairs of a dotted key and its value."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pcr_run.errors import ConfigError
-from pcr_run.report.cells import Cell, flat, varied
+from pcr_run.report.cells import Cell, varied
 from pcr_run.report.option import named
-from pcr_run.schema import ClaimConfig, Config, to_dict
+from pcr_run.schema import ClaimConfig, Config, flat, to_dict
 from pcr_run.schema.experiment import DIRECTIONS
 
 PRINTED = ("table1",)

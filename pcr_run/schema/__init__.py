@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,15 @@ class Config:
 def to_dict(cfg: Config) -> dict[str, Any]:
     """The configuration as plain nested dicts, as it stands in a run's ``config.yaml``."""
     return OmegaConf.to_container(OmegaConf.structured(cfg))  # type: ignore[return-value]
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A configuration as pairs of a dotted key and its value."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def evaluation_steps(cfg: Config) -> list[int]:
